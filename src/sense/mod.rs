@@ -1,0 +1,3 @@
+//! What the controller learns from the outside, kept fresh by tasks of its own.
+
+pub mod poll;
