@@ -40,7 +40,9 @@ pub struct Answer<T> {
 #[derive(Debug, thiserror::Error)]
 pub enum EndpointError {
     /// Not an address that calls can be made to.
-    #[error("the Buildkite endpoint must be an http or https address without user, query or fragment; use https://agent.buildkite.com/v3")]
+    #[error(
+        "the Buildkite endpoint must be an http or https address without user, query or fragment; use https://agent.buildkite.com/v3"
+    )]
     Address,
     /// The transport refused its settings.
     #[error("the HTTPS transport cannot be set up; check the system's certificates")]

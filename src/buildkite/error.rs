@@ -26,10 +26,14 @@ pub const OUTCOMES: &[&str] = &[
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The token has characters that no header can carry, so nothing was sent.
-    #[error("the agent token has characters that cannot be sent; store the token alone, without quotes or line breaks inside")]
+    #[error(
+        "the agent token has characters that cannot be sent; store the token alone, without quotes or line breaks inside"
+    )]
     UnusableToken,
     /// 401 or 403.
-    #[error("Buildkite refused the agent token ({status}); check that it was not revoked and belongs to this organization")]
+    #[error(
+        "Buildkite refused the agent token ({status}); check that it was not revoked and belongs to this organization"
+    )]
     Refused {
         /// The status.
         status: u16,
@@ -41,7 +45,9 @@ pub enum Error {
         path: &'static str,
     },
     /// 429.
-    #[error("Buildkite asks for fewer requests (429); they slow down by themselves, lengthen the interval if this stays")]
+    #[error(
+        "Buildkite asks for fewer requests (429); they slow down by themselves, lengthen the interval if this stays"
+    )]
     RateLimited {
         /// How long to stay away, if it said so.
         retry_after: Option<Duration>,
@@ -55,13 +61,17 @@ pub enum Error {
         retry_after: Option<Duration>,
     },
     /// 3xx.
-    #[error("Buildkite answered with a redirect ({status}), which is not followed lest the token go elsewhere; set the endpoint to the final address")]
+    #[error(
+        "Buildkite answered with a redirect ({status}), which is not followed lest the token go elsewhere; set the endpoint to the final address"
+    )]
     Redirect {
         /// The status.
         status: u16,
     },
     /// Any other status.
-    #[error("Buildkite answered with a status that means nothing here ({status}); check the endpoint and any proxy before it")]
+    #[error(
+        "Buildkite answered with a status that means nothing here ({status}); check the endpoint and any proxy before it"
+    )]
     UnexpectedStatus {
         /// The status.
         status: u16,
@@ -82,7 +92,9 @@ pub enum Error {
     #[error("Buildkite's answer broke off in the middle; it is asked again, check any proxy before it if this stays")]
     CutOff,
     /// The body is beyond all reason.
-    #[error("Buildkite's answer is larger than {limit} bytes and was dropped; check that the endpoint is the agent API")]
+    #[error(
+        "Buildkite's answer is larger than {limit} bytes and was dropped; check that the endpoint is the agent API"
+    )]
     TooLarge {
         /// The bound.
         limit: usize,
@@ -129,9 +141,10 @@ impl Error {
             Self::Refused { .. } => Trouble::Refused,
             Self::RateLimited { .. } | Self::BudgetSpent => Trouble::RateLimited,
             Self::Unreachable { .. } | Self::Deadline { .. } | Self::CutOff => Trouble::Unreachable,
-            Self::NotFound { .. } | Self::ServerError { .. } | Self::Redirect { .. } | Self::UnexpectedStatus { .. } => {
-                Trouble::ServerError
-            }
+            Self::NotFound { .. }
+            | Self::ServerError { .. }
+            | Self::Redirect { .. }
+            | Self::UnexpectedStatus { .. } => Trouble::ServerError,
             Self::TooLarge { .. } | Self::Malformed { .. } => Trouble::Malformed,
         }
     }
