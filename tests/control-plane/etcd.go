@@ -35,6 +35,8 @@ func runEtcd(args []string) int {
 	// The supervisor holds the ports with sockets of its own; see ports.go.
 	config.SocketOpts.ReusePort = true
 	config.LogLevel = "warn"
+	// Only etcd's own command line has this default. Zero would warn of every request.
+	config.WarningUnaryRequestDuration = embed.DefaultWarningUnaryRequestDuration
 
 	server, err := embed.StartEtcd(config)
 	if err != nil {

@@ -50,7 +50,7 @@ func newLayout(dir string) (layout, error) {
 		return layout{}, err
 	}
 	if len(entries) > 0 {
-		return layout{}, fmt.Errorf("--dir %s is not empty; name a new directory", dir)
+		return layout{}, fmt.Errorf("%w: --dir %s is not empty; name a new directory", errUsage, dir)
 	}
 	l := layout{dir: dir}
 	return l, os.Mkdir(l.logs(), privateDir)

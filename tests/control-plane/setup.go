@@ -24,34 +24,44 @@ type setup struct {
 	etcd, apiServer, controllerManager, scheduler component
 }
 
+// errUsage marks what the one who called us can mend.
+var errUsage = errors.New("wrong use")
+
 func prepare(o upOptions) (*setup, error) {
+	kubeconfig, err := filepath.Abs(o.kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	if o.kubeconfig != "" {
+		// Before the directory is made: a refusal must leave things as they were.
+		if err := refuseExisting(kubeconfig); err != nil {
+			return nil, err
+		}
+	}
 	l, err := newLayout(o.dir)
 	if err != nil {
 		return nil, err
 	}
-	s := &setup{layout: l, nodes: o.nodes, restartDelay: o.restartDelay}
-	if s.kubeconfig, err = kubeconfigPath(o.kubeconfig, l); err != nil {
-		return nil, errors.Join(err, os.RemoveAll(l.dir))
+	if o.kubeconfig == "" {
+		kubeconfig = l.adminKubeconfig()
 	}
+	s := &setup{layout: l, kubeconfig: kubeconfig, nodes: o.nodes, restartDelay: o.restartDelay}
 	if err := s.fill(o.stockRates); err != nil {
 		return nil, errors.Join(err, s.remove())
 	}
 	return s, nil
 }
 
-// kubeconfigPath refuses a file that exists, as somebody may still need it.
-func kubeconfigPath(wanted string, l layout) (string, error) {
-	if wanted == "" {
-		return l.adminKubeconfig(), nil
+// refuseExisting keeps us from overwriting a kubeconfig that somebody may still need.
+func refuseExisting(kubeconfig string) error {
+	_, err := os.Lstat(kubeconfig)
+	if err == nil {
+		return fmt.Errorf("%w: --kubeconfig %s exists already; name a new file", errUsage, kubeconfig)
 	}
-	path, err := filepath.Abs(wanted)
-	if err != nil {
-		return "", err
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
-		return "", errors.Join(fmt.Errorf("--kubeconfig %s: name a file that does not exist yet", path), err)
-	}
-	return path, nil
+	return err
 }
 
 func (s *setup) fill(stockRates bool) error {

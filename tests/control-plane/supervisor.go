@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	// startLimit bounds each wait of the start. All of it takes a few seconds on two idle cores; this is for machines
+	// startLimit bounds each step of the start. All of it takes a few seconds on two idle cores; this is for machines
 	// that build something at the same time.
 	startLimit = 60 * time.Second
 
@@ -64,17 +64,11 @@ func (s *supervisor) bringUp() error {
 // serve returns when the control plane has to end, with the reason.
 func (s *supervisor) serve() error {
 	for {
-		select {
-		case <-s.stop:
-			return errStopRequested
-		case p := <-s.ended:
-			if err := unexpected(p); err != nil {
-				return err
-			}
-		case <-s.restart:
-			if err := s.restartAPIServer(); err != nil {
-				return err
-			}
+		if _, err := undisturbed(s, s.restart); err != nil {
+			return err
+		}
+		if err := s.restartAPIServer(); err != nil {
+			return err
 		}
 	}
 }
@@ -88,51 +82,40 @@ func (s *supervisor) start(c component) error {
 	return nil
 }
 
-// await runs work aside and returns early when the control plane has to stop or a component dies. The component named
-// is the one to blame when the work fails.
-func (s *supervisor) await(component string, work func(context.Context) error) error {
+// await runs one step of the start aside. The component named is the one to blame when the step fails.
+func (s *supervisor) await(component string, step func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
 	defer cancel()
 	done := make(chan error, 1)
-	go func() { done <- work(ctx) }()
+	go func() { done <- step(ctx) }()
+	failed, err := undisturbed(s, done)
+	if failed != nil {
+		return failure{component, failed.Error()}
+	}
+	return err
+}
+
+// undisturbed waits for something, and fails as soon as the control plane has to end.
+func undisturbed[T any](s *supervisor, awaited <-chan T) (came T, err error) {
 	for {
 		select {
-		case err := <-done:
-			if err != nil {
-				return failure{component, err.Error()}
-			}
-			return nil
+		case came = <-awaited:
+			return came, nil
 		case <-s.stop:
-			return errStopRequested
+			return came, errStopRequested
 		case p := <-s.ended:
-			if err := unexpected(p); err != nil {
-				return err
+			if !p.wanted {
+				return came, failure{p.component.name, p.command.ProcessState.String()}
 			}
 		}
 	}
-}
-
-func unexpected(p *process) error {
-	if p.wanted {
-		return nil
-	}
-	return failure{p.component.name, p.command.ProcessState.String()}
 }
 
 // restartAPIServer is a crash, not a polite stop: that is what a client has to live through.
 func (s *supervisor) restartAPIServer() error {
 	began := time.Now()
 	s.running[apiServerName].kill()
-	away := time.After(s.setup.restartDelay)
-	err := s.await(apiServerName, func(ctx context.Context) error {
-		select {
-		case <-away:
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	})
-	if err != nil {
+	if _, err := undisturbed(s, time.After(s.setup.restartDelay)); err != nil {
 		return err
 	}
 	if err := s.start(s.setup.apiServer); err != nil {
@@ -145,8 +128,10 @@ func (s *supervisor) restartAPIServer() error {
 	return nil
 }
 
-// stopAll goes from the clients to what they depend on: an API server without its etcd hangs. One more request to
-// stop ends the patience.
+// stopOrder goes from the clients to what they depend on: an API server without its etcd hangs.
+var stopOrder = []string{schedulerName, controllerManagerName, apiServerName, etcdName}
+
+// stopAll returns when nothing runs any more. One more request to stop ends the patience.
 func (s *supervisor) stopAll() {
 	impatient, over := make(chan struct{}), make(chan struct{})
 	defer close(over)
@@ -157,7 +142,7 @@ func (s *supervisor) stopAll() {
 		case <-over:
 		}
 	}()
-	for _, name := range []string{schedulerName, controllerManagerName, apiServerName, etcdName} {
+	for _, name := range stopOrder {
 		if p, ok := s.running[name]; ok {
 			p.stop(stopGrace, impatient)
 		}

@@ -107,6 +107,9 @@ func runUp(args []string) int {
 		return complain(err, exitFailed)
 	}
 	plan, err := prepare(options)
+	if errors.Is(err, errUsage) {
+		return complain(err, exitUsage)
+	}
 	if err != nil {
 		return complain(err, exitFailed)
 	}
