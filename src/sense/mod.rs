@@ -1,3 +1,5 @@
-//! What the controller learns from the outside, kept fresh by tasks of its own.
+//! What is known of the world: each sensor runs on its own and publishes dated values; none waits for another.
 
 pub mod poll;
+pub mod tokens;
+pub mod watch;
