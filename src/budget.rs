@@ -9,12 +9,16 @@ use governor::{
     nanos::Nanos,
     state::{InMemoryState, NotKeyed},
 };
-use tokio::time::Instant;
+use tokio::{sync::Mutex, time::Instant};
 
 use crate::clock::Clock;
 
-/// So many calls in a period, all at once if need be.
+/// So many calls in a period, all at once if need be, and then at that pace. So a period that begins with everything unspent
+/// may see nearly twice as many; over longer times the pace holds.
 pub struct Budget {
+    /// Whoever holds it asks the limiter; the others stand in line, and tokio's mutex serves them in order. Without it all
+    /// who wait wake up in the same instant, the same ones win each time, and the rest are never served.
+    line: Mutex<()>,
     limiter: RateLimiter<NotKeyed, InMemoryState, RuntimeClock, NoOpMiddleware<RuntimeInstant>>,
     patience: Duration,
 }
@@ -35,27 +39,28 @@ impl Budget {
     pub fn new(calls: NonZeroU32, period: Duration, patience: Duration, clock: Clock) -> Self {
         let interval = (period / calls.get()).max(Duration::from_nanos(1));
         let quota = Quota::with_period(interval).map_or_else(|| Quota::per_second(calls), |quota| quota.allow_burst(calls));
-        Self { limiter: RateLimiter::direct_with_clock(quota, RuntimeClock(clock)), patience }
+        Self { line: Mutex::new(()), limiter: RateLimiter::direct_with_clock(quota, RuntimeClock(clock)), patience }
     }
 
-    /// Waits for a turn, or says that none comes soon enough.
+    /// Waits for a turn, after all who came before, or says that none comes soon enough.
     pub async fn turn(&self) -> Result<(), Spent> {
-        let mut waited = Duration::ZERO;
-        // Each wait is at least one interval of the quota, so the loop ends with the patience.
+        let give_up = self.now() + self.patience;
+        let _first_in_line = tokio::time::timeout_at(give_up, self.line.lock()).await.map_err(|_| Spent)?;
+        // Each wait ends when the limiter has said that it will let a call pass, so this goes round twice, and never beyond
+        // the patience.
         loop {
-            match self.limiter.check() {
-                Ok(()) => return Ok(()),
-                Err(refused) => {
-                    let now = self.limiter.clock().now();
-                    let wait = refused.wait_time_from(now).max(Duration::from_millis(1));
-                    if waited + wait > self.patience {
-                        return Err(Spent);
-                    }
-                    tokio::time::sleep(wait).await;
-                    waited += wait;
-                }
+            let Err(refused) = self.limiter.check() else { return Ok(()) };
+            let now = self.limiter.clock().now();
+            let wait = refused.wait_time_from(now).max(Duration::from_millis(1));
+            if now.0 + wait > give_up {
+                return Err(Spent);
             }
+            tokio::time::sleep(wait).await;
         }
+    }
+
+    fn now(&self) -> Instant {
+        self.limiter.clock().now().0
     }
 }
 
@@ -115,5 +120,26 @@ mod tests {
         let budget = Budget::new(NonZeroU32::MIN, Duration::from_secs(3600), Duration::from_secs(1), clock);
         budget.turn().await.unwrap();
         assert_eq!(budget.turn().await, Err(Spent));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn callers_are_served_in_the_order_in_which_they_came() {
+        let clock = Clock::fixed(Timestamp::UNIX_EPOCH);
+        let budget = Budget::new(NonZeroU32::new(2).unwrap(), Duration::from_secs(1), Duration::from_secs(60), clock);
+        let served = std::cell::RefCell::new(Vec::new());
+        let caller = async |name: u32| {
+            for _ in 0..10 {
+                budget.turn().await.unwrap();
+                served.borrow_mut().push(name);
+            }
+        };
+        futures::future::join_all((0..5).map(caller)).await;
+        // The first takes the whole burst and the place at the head before the others have asked; then nobody gets further ahead.
+        let mut turns = [0_u32; 5];
+        for name in served.into_inner() {
+            turns[usize::try_from(name).unwrap()] += 1;
+            let (most, least) = (turns.iter().max().unwrap(), turns.iter().min().unwrap());
+            assert!(most - least <= 3, "{turns:?}");
+        }
     }
 }

@@ -12,7 +12,10 @@ mod task;
 use std::{
     collections::{BTreeMap, BTreeSet},
     num::NonZeroU32,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -80,7 +83,8 @@ pub struct PollConfig {
     pub budget: NonZeroU32,
 }
 
-/// Told of every call: its outcome (one of [`crate::buildkite::OUTCOMES`]) and how long it took.
+/// Told of every call: its outcome (one of [`crate::buildkite::OUTCOMES`]) and how long it took. A call that the budget did not
+/// let out is told too, having taken no time.
 pub type Observe = Arc<dyn Fn(&'static str, Duration) + Send + Sync>;
 
 /// What is known of one queue through one token.
@@ -109,6 +113,7 @@ struct Shared<S> {
     clock: Clock,
     wake: Arc<Notify>,
     observe: Observe,
+    garbled_intervals: AtomicU64,
     registry: Mutex<Registry>,
 }
 
@@ -163,7 +168,8 @@ where
         let interval = interval.max(INTERVAL_MIN);
         let budget = Budget::new(budget, BUDGET_PERIOD, BUDGET_PATIENCE, clock.clone());
         let registry = Mutex::new(Registry::default());
-        let shared = Shared { client, interval, budget, clock, wake, observe, registry };
+        let garbled_intervals = AtomicU64::new(0);
+        let shared = Shared { client, interval, budget, clock, wake, observe, garbled_intervals, registry };
         Self { shared: Arc::new(shared) }
     }
 
@@ -185,6 +191,11 @@ where
 }
 
 impl<S> PollSet<S> {
+    /// How many answers so far came with a `Buildkite-Agent-Metrics-Poll-Duration` that is not understood and was ignored.
+    pub fn garbled_intervals(&self) -> u64 {
+        self.shared.garbled_intervals.load(Ordering::Relaxed)
+    }
+
     /// What is known of `queue` through the token at `key`. `expected` is the identity that the pool has known so far.
     pub fn look(&self, key: &TokenKey, queue: &str, expected: Option<&Identity>) -> Look {
         let registry = self.shared.registry();

@@ -1,7 +1,7 @@
 //! Polls with one token for as long as somebody wants it.
 
 use std::{
-    sync::{Arc, PoisonError},
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
@@ -132,6 +132,9 @@ where
         }
         let answer = self.ask_metrics().await?;
         self.pace.hear(answer.poll_after);
+        if answer.garbled_interval {
+            self.shared.garbled_intervals.fetch_add(1, Ordering::Relaxed);
+        }
         let reading = answer.result?;
         let identity = match &self.known {
             Known::Told(identity) => identity.clone(),
@@ -172,7 +175,11 @@ where
     }
 
     async fn turn(&self) -> Result<(), Error> {
-        self.shared.budget.turn().await.map_err(|_| Error::BudgetSpent)
+        let turn = self.shared.budget.turn().await.map_err(|_| Error::BudgetSpent);
+        if let Err(error) = &turn {
+            (self.shared.observe)(error.category(), Duration::ZERO);
+        }
+        turn
     }
 
     fn observe(&self, error: Option<&Error>, started: tokio::time::Instant) {
