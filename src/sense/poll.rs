@@ -36,8 +36,13 @@ use crate::{
     clock::Clock,
 };
 
-/// The longest that a call waits for its turn in the budget. Longer, and its answer would come when the next one is due.
+/// A call that waits longer than this for its turn in the budget is told as trouble: readings grow old, and the budget is to
+/// blame. Below every sensible `staleAfter`, so that the reason is known before the reading is of no use.
 pub const BUDGET_PATIENCE: Duration = Duration::from_mins(1);
+
+/// The longest that a call keeps its place in the budget's line. Enough for two thousand tokens at a hundred calls a minute,
+/// each of which stands in the line once: nobody is turned away who would be served.
+pub const BUDGET_PLACE: Duration = Duration::from_mins(20);
 
 /// No interval is shorter, whatever the settings say: a poll without a pause would keep a processor busy.
 pub const INTERVAL_MIN: Duration = Duration::from_millis(10);
@@ -83,8 +88,8 @@ pub struct PollConfig {
     pub budget: NonZeroU32,
 }
 
-/// Told of every call: its outcome (one of [`crate::buildkite::OUTCOMES`]) and how long it took. A call that the budget did not
-/// let out is told too, having taken no time.
+/// Told of every call: its outcome (one of [`crate::buildkite::OUTCOMES`]) and how long it took. A turn in the
+/// budget that is waited for too long is told too, with the time that it was waited for.
 pub type Observe = Arc<dyn Fn(&'static str, Duration) + Send + Sync>;
 
 /// What is known of one queue through one token.
@@ -166,7 +171,7 @@ where
         observe: Observe,
     ) -> Self {
         let interval = interval.max(INTERVAL_MIN);
-        let budget = Budget::new(budget, BUDGET_PERIOD, BUDGET_PATIENCE, clock.clone());
+        let budget = Budget::new(budget, BUDGET_PERIOD, BUDGET_PLACE, clock.clone());
         let registry = Mutex::new(Registry::default());
         let garbled_intervals = AtomicU64::new(0);
         let shared = Shared { client, interval, budget, clock, wake, observe, garbled_intervals, registry };

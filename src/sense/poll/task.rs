@@ -1,6 +1,7 @@
 //! Polls with one token for as long as somebody wants it.
 
 use std::{
+    pin::pin,
     sync::{Arc, PoisonError, atomic::Ordering},
     time::Duration,
 };
@@ -12,7 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tower::Service;
 
 use super::{
-    Shared,
+    BUDGET_PATIENCE, Shared,
     pace::Pace,
     registry::{Digest, SharedSeen},
 };
@@ -174,12 +175,23 @@ where
         Ok(answer)
     }
 
+    /// Waits for the budget. A long wait is told as trouble, but the place in the line is kept: who gives up and comes again
+    /// stands behind everybody who has just been served, and may never get to the head.
     async fn turn(&self) -> Result<(), Error> {
-        let turn = self.shared.budget.turn().await.map_err(|_| Error::BudgetSpent);
-        if let Err(error) = &turn {
-            (self.shared.observe)(error.category(), Duration::ZERO);
+        let started = self.shared.clock.mono();
+        let mut turn = pin!(self.shared.budget.turn());
+        if let Ok(turn) = tokio::time::timeout(BUDGET_PATIENCE, &mut turn).await {
+            return turn.map_err(|_| self.spent(started));
         }
-        turn
+        let error = self.spent(started);
+        self.publish(|seen| seen.fault = Some(Fault::of(&error)));
+        turn.await.map_err(|_| self.spent(started))
+    }
+
+    fn spent(&self, started: tokio::time::Instant) -> Error {
+        let error = Error::BudgetSpent;
+        self.observe(Some(&error), started);
+        error
     }
 
     fn observe(&self, error: Option<&Error>, started: tokio::time::Instant) {
