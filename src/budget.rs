@@ -38,7 +38,8 @@ impl Budget {
     /// `calls` in each `period`; a caller waits at most `patience` for its turn.
     pub fn new(calls: NonZeroU32, period: Duration, patience: Duration, clock: Clock) -> Self {
         let interval = (period / calls.get()).max(Duration::from_nanos(1));
-        let quota = Quota::with_period(interval).map_or_else(|| Quota::per_second(calls), |quota| quota.allow_burst(calls));
+        let quota =
+            Quota::with_period(interval).map_or_else(|| Quota::per_second(calls), |quota| quota.allow_burst(calls));
         Self { line: Mutex::new(()), limiter: RateLimiter::direct_with_clock(quota, RuntimeClock(clock)), patience }
     }
 
@@ -105,7 +106,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_burst_passes_at_once_and_the_rest_waits_its_turn() {
         let clock = Clock::fixed(Timestamp::UNIX_EPOCH);
-        let budget = Budget::new(NonZeroU32::new(10).unwrap(), Duration::from_secs(1), Duration::from_secs(60), clock.clone());
+        let budget =
+            Budget::new(NonZeroU32::new(10).unwrap(), Duration::from_secs(1), Duration::from_secs(60), clock.clone());
         let start = clock.mono();
         for _ in 0..30 {
             budget.turn().await.unwrap();
