@@ -12,7 +12,7 @@ use std::{
 
 use jiff::Timestamp;
 use kitepool_api::{Problem, validate::ValidPool};
-use kitepool_policy::{decision::Decision, memory::Memory, spec::{Mode, PoolName}};
+use kitepool_policy::{decision::Decision, memory::Memory, observation::Trouble, spec::{Mode, PoolName}};
 use tokio::{sync::Notify, task::JoinSet};
 
 use super::{
@@ -258,7 +258,9 @@ impl Term {
         let has_changed = status != state.status;
         let since_written = state.status_written_at.map(|at| self.shared.clock.mono().saturating_duration_since(at));
         let is_too_soon = since_written.is_some_and(|since| since < STATUS_INTERVAL_MIN);
-        if !self.writers.is_free(&view.uid) || (acts.is_empty() && (!has_changed || is_too_soon)) {
+        // Before the first poll has ended there is nothing to report that the last leader did not know better.
+        let is_early = candidate.seen.reading.trouble == Some(Trouble::NotRead) && state.status.get("conditions").is_some();
+        if !self.writers.is_free(&view.uid) || (acts.is_empty() && (!has_changed || is_too_soon || is_early)) {
             return;
         }
         let about = reference(&view.name, &view.uid);
