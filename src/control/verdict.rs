@@ -67,7 +67,7 @@ fn load_fresh(seen: &Seen, decision: Option<&Decision>) -> Condition {
         // The policy's own sentence holds an age, which ticks; the poller's says what went wrong.
         Some(reason) => {
             let why = seen.trouble.clone().unwrap_or_else(|| stale(reason).to_owned());
-            let word = seen.reading.trouble.map_or(reason.category(), trouble_word);
+            let word = seen.reading.trouble.map_or_else(|| reason.category(), trouble_word);
             Condition::new(ConditionType::LoadFresh, false, word, format!("{why}. Nothing shrinks until a good reading comes; events still grow the pool"))
         }
         None => Condition::new(ConditionType::LoadFresh, false, "NotRead", "nothing was decided yet"),
@@ -75,10 +75,12 @@ fn load_fresh(seen: &Seen, decision: Option<&Decision>) -> Condition {
 }
 
 const fn stale(reason: &Reason) -> &'static str {
-    match reason {
-        Reason::ReadingStale { .. } => "the last good reading is older than scaling.staleAfter",
-        Reason::ReadingFromFuture { .. } => "the last good reading lies in the future, so this machine's clock stepped back",
-        _ => "Buildkite was not read yet",
+    if matches!(reason, Reason::ReadingStale { .. }) {
+        "the last good reading is older than scaling.staleAfter"
+    } else if matches!(reason, Reason::ReadingFromFuture { .. }) {
+        "the last good reading lies in the future, so this machine's clock stepped back"
+    } else {
+        "Buildkite was not read yet"
     }
 }
 
