@@ -92,3 +92,19 @@ async fn the_interval_goes_up_and_down_again_with_the_header() {
     println!("polls in an hour with the header at 60, 1 and absent: {counts:?}");
     assert_eq!(counts, [60, 360, 360]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn until_it_is_known_whose_the_token_is_no_numbers_are_believed_and_afterwards_nobody_asks_again() {
+    let world = world();
+    world.set_fault(Route::Token, Some(Fault { status: Some(500), ..Fault::default() }));
+    let set = polling(&world, "one");
+    let look = after(&set, Duration::from_mins(10)).await;
+    assert_eq!((look.reading.last_good, look.reading.trouble), (None, Some(Trouble::ServerError)));
+    assert!(!world.requests().contains_key(&Route::Metrics), "{:?}", world.requests());
+    world.set_fault(Route::Token, None);
+    let look = after(&set, Duration::from_mins(1)).await;
+    assert_eq!((scheduled(&look), look.reading.trouble), (Some(3), None));
+    world.set_fault(Route::Token, Some(Fault { status: Some(500), ..Fault::default() }));
+    let look = after(&set, Duration::from_mins(10)).await;
+    assert_eq!((scheduled(&look), look.reading.trouble), (Some(3), None));
+}

@@ -40,7 +40,7 @@ const TOKENS: usize = 50;
 const BUDGET: u32 = 120;
 
 struct Many {
-    set: PollSet<Recorded>,
+    polls: PollSet<Recorded>,
     names: Vec<String>,
     clock: Clock,
     sent: Sent,
@@ -62,10 +62,10 @@ impl Many {
         let observe = Arc::new(move |outcome, _| *told.lock().unwrap().entry(outcome).or_default() += 1);
         let budget = NonZeroU32::new(budget).unwrap();
         let wake = Arc::new(Notify::new());
-        let mut set = PollSet::with_client(client, INTERVAL, budget, clock.clone(), wake, observe);
+        let mut polls = PollSet::with_client(client, INTERVAL, budget, clock.clone(), wake, observe);
         let secrets = names.iter().map(|name| (secret(name), SecretString::from(name.clone())));
-        set.set(secrets.collect(), BTreeSet::new());
-        Self { set, names, clock, sent, outcomes }
+        polls.set(secrets.collect(), BTreeSet::new());
+        Self { polls, names, clock, sent, outcomes }
     }
 
     /// For each token the greatest age that its reading came to, looked at every five seconds; and all troubles seen.
@@ -75,7 +75,7 @@ impl Many {
         for _ in 0..for_long.as_secs() / 5 {
             tokio::time::sleep(Duration::from_secs(5)).await;
             for (name, oldest) in self.names.iter().zip(&mut oldest) {
-                let reading = self.set.look(&secret(name), "q", None).reading;
+                let reading = self.polls.look(&secret(name), "q", None).reading;
                 let since = reading.last_good.map_or(START, |good| good.at);
                 *oldest = (*oldest).max(Duration::try_from(self.clock.now().duration_since(since)).unwrap());
                 troubles.extend(reading.trouble);
