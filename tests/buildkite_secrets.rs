@@ -71,7 +71,7 @@ async fn no_log_line_and_no_debug_shows_the_token() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 
     let world = World::default();
-    world.set_token(TOKEN, Some(Token { organization: "acme".into(), cluster: Some("uuid-1".into()) }));
+    world.set_token(TOKEN, Some(Token::new("acme", Some("uuid-1"))));
     world.set_queue("uuid-1", "q", Queue { scheduled: 3, ..Queue::default() });
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let good = listener.local_addr().unwrap();
@@ -97,9 +97,7 @@ async fn no_log_line_and_no_debug_shows_the_token() {
         // A name that does not resolve may take a resolver longer than the deadline.
         let said = metrics.result.as_ref().map_or_else(|error| error.category(), |_| "ok");
         assert!(said == outcome || (endpoint.contains("invalid") && said == "deadline"), "{endpoint}: {said}");
-        shown.extend(
-            [metrics.result.as_ref().err(), whose.as_ref().err()].into_iter().flatten().map(ToString::to_string),
-        );
+        shown.extend([metrics.result.err(), whose.err()].iter().flatten().map(ToString::to_string));
     }
 
     // As the controller uses it: from a Secret and from a file, to a Buildkite that answers and to one that does not.

@@ -20,7 +20,7 @@ async fn a_token_that_moves_to_another_cluster_gives_no_numbers_at_any_instant()
     after(&set, Duration::from_secs(1)).await;
     assert_eq!(scheduled(&expecting(&set, &linux())), Some(3));
     world.set_queue("uuid-2", "q", Queue { scheduled: 90, ..Queue::default() });
-    world.set_token("one", Some(Token { organization: "acme".into(), cluster: Some("uuid-2".into()) }));
+    world.set_token("one", Some(Token::new("acme", Some("uuid-2"))));
     let mut troubled = 0;
     for _ in 0..120 {
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -38,7 +38,7 @@ async fn a_token_that_moves_to_another_cluster_gives_no_numbers_at_any_instant()
     assert!(troubled >= 100, "{troubled}");
 
     // Back again: one more look at whose it is, and the numbers are there.
-    world.set_token("one", Some(Token { organization: "acme".into(), cluster: Some("uuid-1".into()) }));
+    world.set_token("one", Some(Token::new("acme", Some("uuid-1"))));
     after(&set, INTERVAL * 3).await;
     let look = expecting(&set, &linux());
     assert_eq!((scheduled(&look), look.reading.trouble), (Some(3), None));
@@ -57,7 +57,7 @@ async fn a_token_that_is_let_in_again_is_asked_whose_it_is() {
     let twin = state.clusters["uuid-1"].clone();
     state.clusters.insert("uuid-9".into(), twin);
     world.set_state(state);
-    world.set_token("one", Some(Token { organization: "acme".into(), cluster: Some("uuid-9".into()) }));
+    world.set_token("one", Some(Token::new("acme", Some("uuid-9"))));
     tokio::time::sleep(INTERVAL * 2).await;
     let look = expecting(&set, &linux());
     assert_eq!((look.reading.last_good, look.reading.trouble), (None, Some(Trouble::OtherIdentity)));

@@ -41,6 +41,7 @@ const BUDGET: u32 = 120;
 
 struct Many {
     polls: PollSet<Recorded>,
+    world: World,
     names: Vec<String>,
     clock: Clock,
     sent: Sent,
@@ -52,11 +53,12 @@ impl Many {
         let world = World::default();
         let names: Vec<String> = (0..count).map(|number| format!("bkct_{number}")).collect();
         for name in &names {
-            world.set_token(name, Some(Token { organization: "acme".into(), cluster: Some("uuid-1".into()) }));
+            world.set_token(name, Some(Token::new("acme", Some("uuid-1"))));
         }
         world.set_queue("uuid-1", "q", Queue { scheduled: 3, ..Queue::default() });
         let (clock, sent, outcomes) = (Clock::fixed(START), Sent::default(), Outcomes::default());
-        let transport = Recorded { inner: InProcess(router(world)), clock: clock.clone(), sent: Arc::clone(&sent) };
+        let transport =
+            Recorded { inner: InProcess(router(world.clone())), clock: clock.clone(), sent: Arc::clone(&sent) };
         let client = Client::new(transport, ENDPOINT, INTERVAL / 2, clock.clone()).unwrap();
         let told = Arc::clone(&outcomes);
         let observe = Arc::new(move |outcome, _| *told.lock().unwrap().entry(outcome).or_default() += 1);
@@ -65,7 +67,7 @@ impl Many {
         let mut polls = PollSet::with_client(client, INTERVAL, budget, clock.clone(), wake, observe);
         let secrets = names.iter().map(|name| (secret(name), SecretString::from(name.clone())));
         polls.set(secrets.collect(), BTreeSet::new());
-        Self { polls, names, clock, sent, outcomes }
+        Self { polls, world, names, clock, sent, outcomes }
     }
 
     /// For each token the greatest age that its reading came to, looked at every five seconds; and all troubles seen.
@@ -133,4 +135,31 @@ async fn a_budget_that_is_far_too_small_is_told_and_still_serves_everybody() {
     assert!(oldest.iter().all(|age| *age <= Duration::from_secs(205)), "{oldest:?}");
     assert!(troubles.contains(&Trouble::RateLimited), "{troubles:?}");
     assert!(many.outcomes.lock().unwrap()["budget_spent"] > 0);
+}
+
+/// The instants at which each of the first nine of ten tokens published within ten minutes, and how the tenth fared.
+async fn instants_of_nine(tenth_hangs: bool) -> (BTreeMap<String, BTreeSet<Timestamp>>, Look) {
+    let many = Many::start(10, 100_000);
+    many.world.set_token("bkct_9", Some(Token { hangs: tenth_hangs, ..Token::new("acme", Some("uuid-1")) }));
+    let mut instants: BTreeMap<String, BTreeSet<Timestamp>> = BTreeMap::new();
+    for _ in 0..600 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        for name in many.names.iter().take(9) {
+            let good = many.polls.look(&secret(name), "q", None).reading.last_good;
+            instants.entry(name.clone()).or_default().extend(good.map(|good| good.at));
+        }
+    }
+    (instants, many.polls.look(&secret("bkct_9"), "q", None))
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_hanging_token_moves_no_instant_of_nine_others() {
+    let (alone, tenth) = instants_of_nine(false).await;
+    assert_eq!(tenth.reading.trouble, None);
+    let (beside, tenth) = instants_of_nine(true).await;
+    assert_eq!((tenth.reading.last_good, tenth.reading.trouble), (None, Some(Trouble::Unreachable)));
+    let counts: Vec<usize> = beside.values().map(BTreeSet::len).collect();
+    println!("publications of nine in ten minutes beside a hanging token: {counts:?}, every instant as without it");
+    assert!(counts.iter().all(|count| *count >= 59), "{counts:?}");
+    assert_eq!(alone, beside);
 }
