@@ -13,7 +13,7 @@ use std::{
 };
 
 use kitepool::{
-    buildkite::Client,
+    buildkite::{Client, Error},
     clock::Clock,
     sense::poll::{PollConfig, PollSet, TokenKey},
 };
@@ -95,7 +95,7 @@ async fn no_log_line_and_no_debug_shows_the_token() {
         let (metrics, whose) = (client.metrics(&token).await, client.token(&token).await);
         shown.push(format!("{client:?} {metrics:?} {whose:?} {token:?}"));
         // A name that does not resolve may take a resolver longer than the deadline.
-        let said = metrics.result.as_ref().map_or_else(|error| error.category(), |_| "ok");
+        let said = metrics.result.as_ref().map_or_else(Error::category, |_| "ok");
         assert!(said == outcome || (endpoint.contains("invalid") && said == "deadline"), "{endpoint}: {said}");
         shown.extend([metrics.result.err(), whose.err()].iter().flatten().map(ToString::to_string));
     }
