@@ -117,11 +117,11 @@ fn the_check_refuses_a_saboteur_before_it_acts() {
     busy.pools[0].spec.limits = Limits::new(Pods(0), Pods(2)).unwrap();
     let refused = check(&busy, &Saboteur::ObeysMaxAtOnce.decide(&busy, at(20)), at(20));
     assert!(refused.iter().any(|violation| violation.invariant == Invariant::Floor), "{refused:#?}");
-    assert!(check(&busy, &decide(&busy, at(20)), at(20)).is_empty());
+    assert_eq!(check(&busy, &decide(&busy, at(20)), at(20)), []);
 
     let mut old = queue(load(0, 0, 8), vec![pool(8)]);
     old.hints.push(hint("job", -60));
     let refused = check(&old, &Saboteur::BelievesOldReadings.decide(&old, at(3_600)), at(3_600));
     assert!(refused.iter().any(|violation| violation.invariant == Invariant::FailSafe), "{refused:#?}");
-    assert!(check(&old, &decide(&old, at(3_600)), at(3_600)).is_empty());
+    assert_eq!(check(&old, &decide(&old, at(3_600)), at(3_600)), []);
 }
