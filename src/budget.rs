@@ -13,8 +13,7 @@ use tokio::{sync::Mutex, time::Instant};
 
 use crate::clock::Clock;
 
-/// So many calls in a period, all at once if need be, and then at that pace. So a period that begins with everything unspent
-/// may see nearly twice as many; over longer times the pace holds.
+/// At most so many calls in any period: a part of them at once if need be, the others at an even pace.
 pub struct Budget {
     /// Whoever holds it asks the limiter; the others stand in line, and tokio's mutex serves them in order. Without it all
     /// who wait wake up in the same instant, the same ones win each time, and the rest are never served.
@@ -29,6 +28,10 @@ impl std::fmt::Debug for Budget {
     }
 }
 
+/// One in so many calls of a budget may come at once; the rest of it is the pace. Bursts are short here (a tick of many pools,
+/// a start with many tokens), so the pace gets the larger part.
+const BURST_PART: u32 = 4;
+
 /// The budget is spent, and no call would be allowed within the patience.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the budget of calls is spent")]
@@ -37,9 +40,12 @@ pub struct Spent;
 impl Budget {
     /// `calls` in each `period`; a caller waits at most `patience` for its turn.
     pub fn new(calls: NonZeroU32, period: Duration, patience: Duration, clock: Clock) -> Self {
-        let interval = (period / calls.get()).max(Duration::from_nanos(1));
+        // A period that begins with everything unspent sees the burst and then the pace, so the two share the budget.
+        let burst = NonZeroU32::new(calls.get() / BURST_PART).unwrap_or(NonZeroU32::MIN);
+        let paced = calls.get().saturating_sub(burst.get()).max(1);
+        let interval = (period / paced).max(Duration::from_nanos(1));
         let quota =
-            Quota::with_period(interval).map_or_else(|| Quota::per_second(calls), |quota| quota.allow_burst(calls));
+            Quota::with_period(interval).map_or_else(|| Quota::per_second(calls), |quota| quota.allow_burst(burst));
         Self { line: Mutex::new(()), limiter: RateLimiter::direct_with_clock(quota, RuntimeClock(clock)), patience }
     }
 
@@ -112,8 +118,29 @@ mod tests {
         for _ in 0..30 {
             budget.turn().await.unwrap();
         }
+        // Two at once, then eight a second.
         let spent = clock.mono() - start;
-        assert!((Duration::from_millis(1_900)..Duration::from_millis(2_200)).contains(&spent), "{spent:?}");
+        assert!((Duration::from_millis(3_400)..Duration::from_millis(3_600)).contains(&spent), "{spent:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_period_sees_more_calls_than_its_budget() {
+        for calls in [1, 2, 3, 10, 120] {
+            let clock = Clock::fixed(Timestamp::UNIX_EPOCH);
+            let period = Duration::from_mins(1);
+            let budget = Budget::new(NonZeroU32::new(calls).unwrap(), period, Duration::from_hours(1), clock.clone());
+            let mut times = Vec::new();
+            for turn in 0..calls * 3 {
+                // A quiet time in between, so that a burst is there again.
+                if turn == calls {
+                    tokio::time::sleep(Duration::from_mins(5)).await;
+                }
+                budget.turn().await.unwrap();
+                times.push(clock.mono());
+            }
+            let most = times.iter().map(|end| times.iter().filter(|at| **at <= *end && *end - **at < period).count()).max();
+            assert!(most <= Some(usize::try_from(calls).unwrap()), "{calls}: {most:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

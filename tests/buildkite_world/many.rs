@@ -115,24 +115,26 @@ async fn fifty_tokens_that_begin_together_poll_apart_afterwards() {
 
 #[tokio::test(start_paused = true)]
 async fn a_budget_that_is_too_small_slows_all_tokens_alike() {
-    // Fifty tokens at two calls a second: each is asked with every 25 seconds instead of every ten.
+    // Fifty tokens at the pace of 90 calls a minute: each is asked with every 33 seconds instead of every ten, and at the
+    // beginning each stands in the line twice, to ask whose it is and for its load.
     let many = Many::start(TOKENS, BUDGET);
     let (oldest, troubles) = many.watch(Duration::from_mins(20)).await;
     println!("oldest reading of any of {TOKENS} tokens at {BUDGET} calls a minute: {:?}", oldest.iter().max().unwrap());
-    assert!(oldest.iter().all(|age| *age <= Duration::from_secs(30)), "{oldest:?}");
-    assert_eq!(troubles, BTreeSet::new());
-    let within = many.most_within(Duration::from_mins(1), Duration::from_mins(2));
-    assert!(within <= 121, "{within} in the busiest minute after the first ones");
+    assert!(oldest.iter().all(|age| *age <= Duration::from_secs(60)), "{oldest:?}");
+    // Who comes last is not read in the first minute; nobody is in trouble for the pace.
+    assert_eq!(troubles, BTreeSet::from([Trouble::NotRead]));
+    let within = many.most_within(Duration::from_mins(1), Duration::ZERO);
+    assert!(within <= 120, "{within} in the busiest minute of all");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_budget_that_is_far_too_small_is_told_and_still_serves_everybody() {
-    // Two hundred tokens at two calls a second: 100 seconds each, beyond the patience.
+    // Two hundred tokens at the pace of 90 calls a minute: 133 seconds each, beyond the patience.
     let many = Many::start(4 * TOKENS, BUDGET);
     let (oldest, troubles) = many.watch(Duration::from_mins(20)).await;
     println!("oldest reading of any of {} tokens: {:?}", 4 * TOKENS, oldest.iter().max().unwrap());
     // At the beginning each stands in the line twice: to ask whose it is, and for its load.
-    assert!(oldest.iter().all(|age| *age <= Duration::from_secs(205)), "{oldest:?}");
+    assert!(oldest.iter().all(|age| *age <= Duration::from_secs(270)), "{oldest:?}");
     assert!(troubles.contains(&Trouble::RateLimited), "{troubles:?}");
     assert!(many.outcomes.lock().unwrap()["budget_spent"] > 0);
 }
