@@ -72,8 +72,9 @@ pub(super) struct Arguments {
     #[arg(long, env = "KITEPOOL_LOG_FORMAT", value_enum, default_value = "text")]
     log_format: LogFormat,
 
-    /// What is logged, as a filter such as `info,kitepool=debug`.
-    #[arg(long, env = "KITEPOOL_LOG", default_value = "info", value_name = "FILTER")]
+    /// What is logged, as a filter such as `info,kitepool=debug`. The Kubernetes client says again, for each attempt, what
+    /// the controller says once.
+    #[arg(long, env = "KITEPOOL_LOG", default_value = "info,kube_client=off,kube_runtime=off", value_name = "FILTER")]
     log: String,
 }
 

@@ -47,6 +47,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// What a person has to mend, in a sentence; `None` for what passes by itself.
+    pub fn refusal(&self) -> Option<String> {
+        match self {
+            Self::Forbidden { .. } | Self::Unauthorized { .. } | Self::Invalid { .. } => Some(self.to_string()),
+            Self::Conflict { .. } | Self::NotFound | Self::Fenced(_) | Self::Deadline { .. } | Self::Transport(_) => None,
+        }
+    }
+
     /// A bounded word for labels and fields.
     pub const fn category(&self) -> &'static str {
         match self {

@@ -128,6 +128,12 @@ impl Term {
                 state.memory = outcome.memory;
             }
             for (deployment, landed) in outcome.landed {
+                // The answer is better knowledge than the watch: who puts the old number back from here on is somebody else.
+                if let Some(asked) = state.memory.asked.get_mut(&deployment)
+                    && landed.stands_at() == Some(asked.to)
+                {
+                    asked.from = asked.to;
+                }
                 self.overlay.landed(&outcome.uid, deployment, landed, at);
             }
             for act in &outcome.done {
@@ -140,6 +146,7 @@ impl Term {
                     cells.take_in_deployment(&name, seen);
                 }
             }
+            state.refusal = outcome.failure.as_ref().and_then(|(_, error)| error.refusal());
             if let Some((verb, error)) = outcome.failure {
                 self.shared.metrics.wrote(verb, error.category());
                 tracing::warn!(pool = %outcome.pool, verb, error = chain(&error), "write failed; deciding again");
@@ -232,9 +239,12 @@ impl Term {
     /// Writes what the decision asks for, its memory first.
     fn act(&mut self, candidate: &Candidate, decision: Option<&Decision>, companions: &[PoolName], now: Timestamp) {
         let view = candidate.view();
-        let verdict = verdict::of(&candidate.plan, &candidate.seen, decision, companions);
-        show::pool(&self.shared.metrics, candidate, decision, &verdict, now);
         let Some(state) = self.pools.get_mut(&view.uid) else { return };
+        if decision.is_some_and(|decision| decision.intents.is_empty()) {
+            state.refusal = None;
+        }
+        let verdict = verdict::of(&candidate.plan, &candidate.seen, decision, companions, state.refusal.as_deref());
+        show::pool(&self.shared.metrics, candidate, decision, &verdict, now);
         let is_passive = self.shared.config.is_dry_run || candidate.valid.spec.mode == Mode::Observe;
         let memory = decision.map_or(&candidate.memory, |decision| &decision.memory);
         let status = pool_status::build(&NewStatus {

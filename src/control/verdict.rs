@@ -27,8 +27,9 @@ pub fn of(
     seen: &Seen,
     decision: Option<&Decision>,
     companions: &[PoolName],
+    refusal: Option<&str>,
 ) -> Verdict {
-    let mut conditions = vec![ready(plan, seen, decision), load_fresh(seen, decision)];
+    let mut conditions = vec![ready(plan, seen, decision, refusal), load_fresh(seen, decision)];
     conditions.extend(decision.map(at_limit));
     conditions.push(queue_shared(companions));
     conditions.extend(decision.map(contested));
@@ -44,7 +45,12 @@ pub fn invalid(problems: &[Problem]) -> Condition {
     Condition::new(ConditionType::Ready, false, "Invalid", message)
 }
 
-fn ready(plan: &Result<Planned, Vec<Problem>>, seen: &Seen, decision: Option<&Decision>) -> Condition {
+fn ready(
+    plan: &Result<Planned, Vec<Problem>>,
+    seen: &Seen,
+    decision: Option<&Decision>,
+    refusal: Option<&str>,
+) -> Condition {
     let not = |reason, message: String| Condition::new(ConditionType::Ready, false, reason, message);
     if let Err(problems) = plan {
         return not("DefinitionBroken", format!("{}. What runs is kept as it is", sentences(problems)));
@@ -54,6 +60,9 @@ fn ready(plan: &Result<Planned, Vec<Problem>>, seen: &Seen, decision: Option<&De
     }
     if decision.is_none() {
         return not("Refused", "the decision would have broken an invariant and was refused; see the controller's log".to_owned());
+    }
+    if let Some(refusal) = refusal {
+        return not("WriteRefused", format!("{refusal}. It is tried again every few seconds"));
     }
     Condition::new(ConditionType::Ready, true, "Deciding", "the pool is valid and follows its queue")
 }
