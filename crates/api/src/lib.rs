@@ -23,7 +23,7 @@ pub mod status;
 pub mod validate;
 
 #[cfg(any(test, feature = "refusals"))]
-pub use refusals::{Refusal, refusals, valid_hint, valid_manifest};
+pub use refusals::{Refusal, full_manifest, refusals, valid_hint, valid_manifest};
 
 pub use self::{
     agent_pool::{AgentPool, AgentPoolSpec, FilledTemplate, Mode, OtherAgents, PodTemplateRef, SecretRef, Token},

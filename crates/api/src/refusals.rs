@@ -33,6 +33,43 @@ pub fn valid_manifest(name: &str) -> Value {
     })
 }
 
+/// A pool that is accepted and uses every field, close to its bounds where it has any.
+pub fn full_manifest(name: &str) -> Value {
+    let schedule = |days: &str, from: &str, to: &str, zone: &str| json!({ "days": days, "from": from, "to": to, "timeZone": zone, "min": 100 });
+    json!({
+        "apiVersion": "kitepool.dev/v1alpha1",
+        "kind": "AgentPool",
+        "metadata": { "name": name, "annotations": { "kitepool.dev/pause": "down", "kitepool.dev/resolved": "2026-01-31" } },
+        "spec": {
+            "queue": "team/Linux_large.v2:x86-64",
+            "tags": ["os=linux", "gpu=", "note=two words", "url=https://example.org/?a=b"],
+            "token": { "file": "/mnt/buildkite/token" },
+            "template": { "metadata": { "labels": { "a": "b" } }, "spec": { "containers": [{ "name": "agent", "image": "agent:1" }] } },
+            "adopt": "old.agents-2",
+            "agentsPerPod": 100,
+            "longestJob": "6days 23hours 59minutes 60seconds",
+            "mode": "Observe",
+            "order": -5,
+            "otherAgents": "Count",
+            "scaling": {
+                "min": 10_000,
+                "max": 10_000,
+                "spare": { "percent": 1_000 },
+                "waitingWeight": 0.125,
+                "scaleUp": { "cooldown": "1 h", "step": { "percent": 1_000, "agents": 10_000, "per": "60min" } },
+                "scaleDown": { "cooldown": "24h", "window": "1d", "step": { "percent": 0, "agents": 1, "per": "1s" }, "minAge": "0s" },
+                "hintTtl": "59m60s",
+                "staleAfter": "10 secs",
+                "schedules": [
+                    schedule("Mon-Fri", "08:00", "19:00", "Europe/London"),
+                    schedule("Fri-Mon, Wed", "22:30", "06:00", "America/Argentina/ComodRivadavia"),
+                    schedule("daily", "00:00", "23:59", "Etc/GMT+12"),
+                ],
+            },
+        },
+    })
+}
+
 /// A hint that is accepted.
 pub fn valid_hint(name: &str) -> Value {
     let job = json!({ "id": "018f6b1c-0000", "queue": "linux", "rules": ["os=linux"], "runnableAt": "2026-01-31T12:00:00.123Z" });

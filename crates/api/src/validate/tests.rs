@@ -4,7 +4,7 @@ use kube::core::DynamicObject;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{parse, refusals, valid_manifest};
+use crate::{full_manifest, parse, parse_strict, refusals, valid_manifest};
 
 fn validated(manifest: Value) -> Result<ValidPool, Vec<Problem>> {
     let object: DynamicObject = serde_json::from_value(manifest).unwrap();
@@ -59,6 +59,33 @@ fn the_smallest_manifest_is_valid_and_means_what_the_design_says() {
         other_agents: OtherAgents::Ignore,
     };
     assert_eq!(valid, expected);
+}
+
+#[test]
+fn every_field_is_taken_over() {
+    let object: DynamicObject = serde_json::from_value(full_manifest("full")).unwrap();
+    let pool = parse_strict(object).unwrap();
+    let valid = validate(&pool).unwrap();
+    assert_eq!(valid.queue, "team/Linux_large.v2:x86-64");
+    assert_eq!(valid.token, TokenSource::File("/mnt/buildkite/token".to_owned()));
+    assert_eq!(valid.adopt.as_deref(), Some("old.agents-2"));
+    assert_eq!(valid.longest_job, Duration::from_hours(168));
+    assert_eq!(valid.other_agents, OtherAgents::Count);
+    let spec = valid.spec;
+    assert_eq!(spec.tags.len(), 4);
+    assert_eq!((spec.mode, spec.pause, spec.order), (spec::Mode::Observe, Pause::Down, -5));
+    assert_eq!((spec.limits.min().0, spec.limits.max().0), (10_000, 10_000));
+    assert_eq!(spec.spare, spec::Spare::Percent(spec::Percent::new(1_000).unwrap()));
+    assert_eq!(spec.waiting_weight.thousandths(), 125);
+    assert_eq!((spec.scale_up.cooldown, spec.scale_up.step.per()), (Duration::from_hours(1), Duration::from_hours(1)));
+    assert_eq!(
+        (spec.scale_down.cooldown, spec.scale_down.window),
+        (Duration::from_hours(24), Duration::from_hours(24))
+    );
+    assert_eq!((spec.hint_ttl, spec.stale_after), (Duration::from_hours(1), Duration::from_secs(10)));
+    assert_eq!(spec.schedules.iter().map(|schedule| schedule.days.len()).collect::<Vec<_>>(), [5, 5, 7]);
+    // What is written and what is read are the same, so that nothing in between lost a field.
+    assert_eq!(serde_json::to_value(&pool.spec).unwrap(), full_manifest("full")["spec"]);
 }
 
 /// Each by itself: exactly that problem, at that place, in those words where they are ours.
