@@ -99,45 +99,8 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
 /// All contradictions at once.
 fn validate(arguments: Arguments, own_namespace: &str) -> anyhow::Result<Config> {
     let mut problems = Vec::new();
-    let mut namespaces: Vec<String> =
-        arguments.namespaces.iter().map(|namespace| namespace.trim().to_owned()).collect();
-    namespaces.retain(|namespace| !namespace.is_empty());
-    if namespaces.is_empty() {
-        namespaces.push(own_namespace.to_owned());
-    }
-    namespaces.sort();
-    let count = namespaces.len();
-    namespaces.dedup();
-    if namespaces.len() < count {
-        problems.push("--namespace: one is given twice; give each once".to_owned());
-    }
-    for namespace in &namespaces {
-        if !is_dns_label(namespace) {
-            problems.push(format!(
-                "--namespace {namespace:?}: no namespace can be named so; use lower-case letters, digits and `-`"
-            ));
-        }
-    }
-    if !(POLL_INTERVAL_MIN..=POLL_INTERVAL_MAX).contains(&arguments.poll_interval) {
-        problems.push(format!(
-            "--poll-interval {}: out of bounds; give something between 1s and 5m",
-            humantime::format_duration(arguments.poll_interval)
-        ));
-    }
-    if !(POLL_INTERVAL_MIN..=POLL_DEADLINE_MAX).contains(&arguments.poll_deadline) {
-        problems.push(format!(
-            "--poll-deadline {}: out of bounds; give something between 1s and 1m",
-            humantime::format_duration(arguments.poll_deadline)
-        ));
-    }
-    let per_token = u32::try_from(arguments.poll_interval.as_secs()).unwrap_or(u32::MAX).max(1);
-    if arguments.buildkite_budget.get() < 60_u32.div_ceil(per_token) {
-        problems.push(format!(
-            "--buildkite-budget {}: not enough to ask even one token each {}; raise it, or --poll-interval",
-            arguments.buildkite_budget,
-            humantime::format_duration(arguments.poll_interval)
-        ));
-    }
+    let namespaces = namespaces(&arguments.namespaces, own_namespace, &mut problems);
+    check_pace(&arguments, &mut problems);
     let endpoint = arguments.buildkite_endpoint.map(|endpoint| endpoint.trim_end_matches('/').to_owned());
     if let Some(endpoint) = &endpoint
         && !(endpoint.starts_with("https://") || endpoint.starts_with("http://"))
@@ -176,6 +139,53 @@ fn validate(arguments: Arguments, own_namespace: &str) -> anyhow::Result<Config>
         is_dry_run: arguments.dry_run,
         identity,
     })
+}
+
+/// The namespaces to look after, sorted; the own one where none is given.
+fn namespaces(given: &[String], own: &str, problems: &mut Vec<String>) -> Vec<String> {
+    let mut namespaces: Vec<String> = given.iter().map(|namespace| namespace.trim().to_owned()).collect();
+    namespaces.retain(|namespace| !namespace.is_empty());
+    if namespaces.is_empty() {
+        namespaces.push(own.to_owned());
+    }
+    namespaces.sort();
+    let count = namespaces.len();
+    namespaces.dedup();
+    if namespaces.len() < count {
+        problems.push("--namespace: one is given twice; give each once".to_owned());
+    }
+    for namespace in &namespaces {
+        if !is_dns_label(namespace) {
+            problems.push(format!(
+                "--namespace {namespace:?}: no namespace can be named so; use lower-case letters, digits and `-`"
+            ));
+        }
+    }
+    namespaces
+}
+
+/// Whether interval, deadline and budget go together.
+fn check_pace(arguments: &Arguments, problems: &mut Vec<String>) {
+    if !(POLL_INTERVAL_MIN..=POLL_INTERVAL_MAX).contains(&arguments.poll_interval) {
+        problems.push(format!(
+            "--poll-interval {}: out of bounds; give something between 1s and 5m",
+            humantime::format_duration(arguments.poll_interval)
+        ));
+    }
+    if !(POLL_INTERVAL_MIN..=POLL_DEADLINE_MAX).contains(&arguments.poll_deadline) {
+        problems.push(format!(
+            "--poll-deadline {}: out of bounds; give something between 1s and 1m",
+            humantime::format_duration(arguments.poll_deadline)
+        ));
+    }
+    let per_token = u32::try_from(arguments.poll_interval.as_secs()).unwrap_or(u32::MAX).max(1);
+    if arguments.buildkite_budget.get() < 60_u32.div_ceil(per_token) {
+        problems.push(format!(
+            "--buildkite-budget {}: not enough to ask even one token each {}; raise it, or --poll-interval",
+            arguments.buildkite_budget,
+            humantime::format_duration(arguments.poll_interval)
+        ));
+    }
 }
 
 fn is_dns_label(name: &str) -> bool {
