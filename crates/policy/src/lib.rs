@@ -1,0 +1,16 @@
+//! Kitepool's decisions: one queue's observation and memory in, one decision per pool out.
+//!
+//! No async, I/O, clock, randomness or logging lives here; `now` is a parameter. The words are those of the
+//! glossary in ARCHITECTURE.md.
+//!
+//! ```text
+//!  observation ─┐                                                                    ┌─ intents (create, scale, delete)
+//!  memory ──────┼─► trust ► demand ► share ► spare ► schedule ► stabilise ► limits ► shrink ─┼─ new memory
+//!  now ─────────┘                                                                    └─ report, one entry per step
+//! ```
+
+pub mod decision;
+pub mod memory;
+pub mod observation;
+pub mod spec;
+pub mod units;

@@ -1,0 +1,149 @@
+//! What is known of one queue at one instant: each reading with its age, and "unknown" as a value.
+
+use jiff::Timestamp;
+
+use crate::{
+    memory::Memory,
+    spec::PoolSpec,
+    units::{Agents, Jobs, Pods},
+};
+
+/// Everything that one decision looks at.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QueueObservation {
+    /// The queue's key, as in `queue=<key>`.
+    pub queue: String,
+    /// What Buildkite said of it.
+    pub reading: Reading,
+    /// The jobs of live hints for this queue, in any order; one job may appear more than once.
+    pub hints: Vec<Hint>,
+    /// Ready agents of our own pools on this queue that cannot be decided about now, since their definition is broken.
+    pub standing: Agents,
+    /// The pools that serve it, in any order.
+    pub pools: Vec<PoolObservation>,
+}
+
+/// The load of a queue as Buildkite counts it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Runnable and not assigned.
+    pub scheduled: Jobs,
+    /// Assigned up to finishing.
+    pub running: Jobs,
+    /// Not runnable yet.
+    pub waiting: Jobs,
+    /// Connected agents without a job; paused ones among them.
+    pub idle: Agents,
+    /// Agents with a job.
+    pub busy: Agents,
+}
+
+/// One good answer for the queue, of the identity we know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GoodReading {
+    /// What it said.
+    pub load: Load,
+    /// Buildkite's own clock when it answered: the one to compare `runnable_at` with.
+    pub date: Timestamp,
+    /// Our clock when the request was sent: the one to tell its age by.
+    pub at: Timestamp,
+}
+
+/// The last good answer, and what has been wrong since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reading {
+    /// The last good answer, however old; `None` if there was none.
+    pub last_good: Option<GoodReading>,
+    /// What was wrong with a newer attempt; `None` when the last attempt was the good one.
+    pub trouble: Option<Trouble>,
+}
+
+/// Why there is no newer reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Trouble {
+    /// No attempt has ended yet.
+    NotRead,
+    /// There is no usable token.
+    NoToken,
+    /// Buildkite refused the token (401, 403).
+    Refused,
+    /// Another organization or cluster than the pool knows.
+    OtherIdentity,
+    /// 429.
+    RateLimited,
+    /// No answer: connection, deadline.
+    Unreachable,
+    /// 5xx, or any status that is not understood.
+    ServerError,
+    /// A body or header that is not understood.
+    Malformed,
+}
+
+impl Trouble {
+    /// A bounded word for labels and reasons.
+    pub const fn category(self) -> &'static str {
+        match self {
+            Self::NotRead => "not_read",
+            Self::NoToken => "no_token",
+            Self::Refused => "refused",
+            Self::OtherIdentity => "other_identity",
+            Self::RateLimited => "rate_limited",
+            Self::Unreachable => "unreachable",
+            Self::ServerError => "server_error",
+            Self::Malformed => "malformed",
+        }
+    }
+}
+
+/// One job, learned from an event.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Hint {
+    /// The job's id; the same job counts once.
+    pub job: String,
+    /// Buildkite's clock when it became runnable.
+    pub runnable_at: Timestamp,
+    /// The API server's clock when the hint was stored.
+    pub stored_at: Timestamp,
+    /// What the job asks for besides the queue, as `key=value`.
+    pub rules: Vec<String>,
+}
+
+/// What is known of one pool.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PoolObservation {
+    /// Valid.
+    pub spec: PoolSpec,
+    /// What the last decision left.
+    pub memory: Memory,
+    /// The pool's Deployments, the current one among them if it exists. Oldest first.
+    pub generations: Vec<Generation>,
+    /// The name of the Deployment that the pool's definition asks for now. `None`: the definition cannot be rendered, so
+    /// nothing is created; what exists is kept.
+    pub wanted_generation: Option<String>,
+}
+
+/// One Deployment of a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Generation {
+    /// Its name.
+    pub name: String,
+    /// Whether it is somebody else's Deployment that the pool took over: it is emptied, never deleted.
+    pub adopted: bool,
+    /// `spec.replicas`.
+    pub replicas: Pods,
+    /// Nothing in motion that the Deployment's own status shows: generation observed, status equal to spec, our last write seen.
+    pub settled: bool,
+    /// Its pods.
+    pub pods: PodCounts,
+}
+
+/// The pods of one generation as Kubernetes shows them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PodCounts {
+    /// Not Ready yet, or no longer.
+    pub unready: Pods,
+    /// Ready.
+    pub ready: Pods,
+    /// With a deletion timestamp; no longer capacity.
+    pub draining: Pods,
+}
