@@ -13,9 +13,9 @@ const (
 	// that build something at the same time.
 	startLimit = 60 * time.Second
 
-	// stopGrace is for each component, so the worst stop takes 4 × 3 s. Nothing of theirs is kept: all that a longer
+	// stopGrace is for each component, so the worst stop takes 4 × 2 s. Nothing of theirs is kept: all that a longer
 	// grace would buy is that clients with open watches keep them for up to 15 s more.
-	stopGrace = 3 * time.Second
+	stopGrace = 2 * time.Second
 )
 
 // errStopRequested ends the control plane in the ordinary way.
