@@ -1,6 +1,6 @@
 //! One case: a namespace with all that an installation has in it, and a deadline.
 
-use std::{any::Any, panic::AssertUnwindSafe, path::PathBuf, time::Duration};
+use std::{any::Any, io::Write as _, panic::AssertUnwindSafe, path::PathBuf, time::Duration};
 
 use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::Namespace;
@@ -9,6 +9,7 @@ use kube::{
     api::{DeleteParams, ObjectMeta, PostParams},
 };
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::{
     chart,
@@ -19,6 +20,7 @@ use super::{
     history::History,
     pools::DEFINITION,
     proxy::Proxy,
+    simulated_agents::SimulatedAgents,
     simulated_buildkite::{SimulatedBuildkite, TOKEN},
 };
 use crate::simulated_kubelet::{Habits, SimulatedKubelet};
@@ -31,6 +33,7 @@ pub(crate) struct Case {
     pub(crate) buildkite: SimulatedBuildkite,
     pub(crate) kubelet: SimulatedKubelet,
     pub(crate) history: History,
+    _agents: SimulatedAgents,
     folder: PathBuf,
     token: String,
 }
@@ -50,6 +53,7 @@ pub(crate) async fn case(name: &str, deadline: Duration, body: impl AsyncFnOnce(
 
 /// Runs one case on a cluster of its own.
 pub(crate) async fn case_on(access: Access, name: &str, deadline: Duration, body: impl AsyncFnOnce(&Case)) {
+    let began = Instant::now();
     let case = Case::prepare(access, name).await;
     let ended = AssertUnwindSafe(tokio::time::timeout(deadline, body(&case))).catch_unwind().await;
     let failure = match ended {
@@ -62,10 +66,19 @@ pub(crate) async fn case_on(access: Access, name: &str, deadline: Duration, body
         case.explain().await;
     }
     case.clear_away().await;
+    note_time(name, began.elapsed());
     if let Some(failure) = failure {
         std::panic::resume_unwind(failure);
     }
     assert!(violations.is_empty(), "{violations}");
+}
+
+/// For the list that `tests/e2e/run` prints at the end.
+fn note_time(name: &str, took: Duration) {
+    if let Some(path) = std::env::var_os("KITEPOOL_E2E_TIMES") {
+        let mut times = std::fs::File::options().append(true).open(path).expect("the list of times");
+        writeln!(times, "{:6.1} {name}", took.as_secs_f64()).expect("a line");
+    }
 }
 
 impl Case {
@@ -76,9 +89,11 @@ impl Case {
         let folder = control_plane::logs().join(name);
         drop(std::fs::remove_dir_all(&folder));
         std::fs::create_dir_all(&folder).expect("a folder for logs");
+        let buildkite = SimulatedBuildkite::start().await;
         let case = Self {
             token: chart::token(&admin, &namespace).await,
-            buildkite: SimulatedBuildkite::start().await,
+            _agents: SimulatedAgents::start(access.client().await, &namespace, buildkite.registry()),
+            buildkite,
             kubelet: SimulatedKubelet::start(access.client().await, &namespace, Habits::default()),
             history: History::start(access.client().await, &namespace),
             admin,
@@ -111,6 +126,7 @@ impl Case {
             endpoint: self.buildkite.endpoint(),
             identity: format!("{}-{identity}", self.namespace),
             more: more.iter().map(ToString::to_string).collect(),
+            bare: false,
             log: self.log(identity),
         }
     }

@@ -28,6 +28,9 @@ pub(crate) const RELEASE: &str = "kitepool";
 /// Rendered for this namespace, which each case replaces by its own.
 const PLACEHOLDER: &str = "e2e-placeholder";
 
+/// What a helm that was built without a version would otherwise take for the cluster's is older than the chart allows.
+const KUBERNETES: &str = "1.36.0";
+
 /// What a case's namespace takes over from the chart, in this order.
 const KINDS: [(&str, &str, &str); 4] = [
     ("", "v1", "ServiceAccount"),
@@ -46,7 +49,7 @@ pub(crate) fn rendered() -> &'static str {
             let output = Command::new("helm")
                 .args(["template", RELEASE])
                 .arg(chart)
-                .args(["--namespace", PLACEHOLDER])
+                .args(["--namespace", PLACEHOLDER, "--kube-version", KUBERNETES])
                 .output()
                 .expect("helm can be run; without it set KITEPOOL_E2E_RENDERED to the rendered chart");
             assert!(output.status.success(), "helm template: {}", String::from_utf8_lossy(&output.stderr));

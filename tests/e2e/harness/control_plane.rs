@@ -20,9 +20,7 @@ use super::chart;
 /// How to reach an API server as its administrator.
 #[derive(Debug, Clone)]
 pub(crate) struct Access {
-    pub(crate) kubeconfig: Kubeconfig,
-    /// The control plane's own; a cluster that is not ours has none that we can read.
-    pub(crate) audit_log: Option<PathBuf>,
+    kubeconfig: Kubeconfig,
 }
 
 impl Access {
@@ -62,10 +60,8 @@ impl ControlPlane {
         let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
         let ready = next_line(&mut lines);
         assert_eq!(ready["ready"], true, "the control plane did not come up: {ready}");
-        let path = |key: &str| PathBuf::from(ready[key].as_str().expect("a path"));
-        let kubeconfig = Kubeconfig::read_from(path("kubeconfig")).expect("its kubeconfig");
-        let access = Access { kubeconfig, audit_log: Some(path("auditLog")) };
-        Self { access, child, lines: Mutex::new(lines) }
+        let kubeconfig = Kubeconfig::read_from(ready["kubeconfig"].as_str().expect("a path")).expect("its kubeconfig");
+        Self { access: Access { kubeconfig }, child, lines: Mutex::new(lines) }
     }
 
     /// Kills the API server and waits until another one serves.
@@ -96,7 +92,7 @@ pub(crate) fn shared() -> &'static Access {
         let (access, control_plane) = match std::env::var_os("KITEPOOL_E2E_KUBECONFIG") {
             Some(path) => {
                 let kubeconfig = Kubeconfig::read_from(path).expect("KITEPOOL_E2E_KUBECONFIG names a kubeconfig");
-                (Access { kubeconfig, audit_log: None }, None)
+                (Access { kubeconfig }, None)
             }
             None => {
                 let keep_in = std::env::var_os("KITEPOOL_E2E_CONTROL_PLANE_DIR").map(PathBuf::from);

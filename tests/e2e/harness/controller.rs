@@ -21,6 +21,8 @@ pub(crate) struct Launch {
     /// Who it is in the lease.
     pub(crate) identity: String,
     pub(crate) more: Vec<String>,
+    /// Without the flags that a case may want to contradict.
+    pub(crate) bare: bool,
     pub(crate) log: PathBuf,
 }
 
@@ -37,13 +39,18 @@ impl Controller {
         let listen = free_address();
         // A controller that is started again goes on in the same log.
         let log = File::options().create(true).append(true).open(&launch.log).expect("a log file");
-        let child = Command::new(env!("CARGO_BIN_EXE_kitepool"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kitepool"));
+        command
             .arg("controller")
-            .args(["--namespace", &launch.namespace, "--lease-namespace", &launch.namespace])
-            .args(["--lease-name", super::chart::RELEASE, "--identity", &launch.identity])
-            .args(["--buildkite-endpoint", &launch.endpoint, "--listen", &listen.to_string()])
-            .args(["--poll-interval", "1s", "--buildkite-budget", "600", "--write-budget", "50"])
-            .args(["--log-format", "json", "--log", "info,kitepool=debug"])
+            .args(["--lease-namespace", &launch.namespace, "--lease-name", super::chart::RELEASE])
+            .args(["--identity", &launch.identity, "--listen", &listen.to_string()])
+            .args(["--log-format", "json", "--log", "info,kitepool=debug"]);
+        if !launch.bare {
+            command
+                .args(["--namespace", &launch.namespace, "--buildkite-endpoint", &launch.endpoint])
+                .args(["--poll-interval", "1s", "--buildkite-budget", "600", "--write-budget", "50"]);
+        }
+        let child = command
             .args(&launch.more)
             .env_clear()
             .env("KUBECONFIG", &launch.kubeconfig)

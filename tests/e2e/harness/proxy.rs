@@ -89,6 +89,11 @@ impl Proxy {
         self.state.records().clone()
     }
 
+    /// The latest request that is like this.
+    pub(crate) fn latest(&self, is_meant: impl Fn(&Record) -> bool) -> Option<Record> {
+        self.state.records().iter().rev().find(|record| is_meant(record)).cloned()
+    }
+
     /// What was written since, the lease and Events apart.
     pub(crate) fn writes_since(&self, since: Timestamp) -> Vec<Record> {
         self.records().into_iter().filter(|record| record.at >= since && record.is_write()).collect()

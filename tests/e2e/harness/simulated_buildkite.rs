@@ -1,7 +1,7 @@
 //! A simulated Buildkite: the two calls of the agent API that the controller makes, over loads that a case sets.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard},
 };
@@ -23,25 +23,15 @@ pub(crate) const FOREIGN_TOKEN: &str = "bkct_simulated-foreign";
 /// Another token of the same cluster as [`TOKEN`].
 pub(crate) const SECOND_TOKEN: &str = "bkct_simulated-second";
 
-/// What Buildkite counts for one queue.
+/// What a case says of one queue.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Load {
-    pub(crate) scheduled: u32,
-    pub(crate) running: u32,
+    /// Jobs that are runnable or run. As many as there are agents run.
+    pub(crate) jobs: u32,
+    /// Jobs that are counted as scheduled and never run.
+    pub(crate) stuck: u32,
+    /// Jobs that are not runnable yet.
     pub(crate) waiting: u32,
-    pub(crate) idle: u32,
-    pub(crate) busy: u32,
-}
-
-impl Load {
-    pub(crate) fn scheduled(jobs: u32) -> Self {
-        Self { scheduled: jobs, ..Self::default() }
-    }
-
-    /// So many jobs, each on an agent.
-    pub(crate) fn running(jobs: u32) -> Self {
-        Self { running: jobs, busy: jobs, ..Self::default() }
-    }
 }
 
 /// How requests are answered.
@@ -60,7 +50,11 @@ struct World {
     mood: Mood,
     /// By cluster and queue.
     loads: BTreeMap<(&'static str, String), Load>,
+    /// Connected agents of the home cluster, by queue.
+    agents: BTreeMap<String, u32>,
     requests: usize,
+    /// Tokens that a request came with.
+    tokens: BTreeSet<String>,
 }
 
 /// The running simulation; it ends when it is dropped.
@@ -68,6 +62,16 @@ pub(crate) struct SimulatedBuildkite {
     pub(crate) address: SocketAddr,
     world: Arc<Mutex<World>>,
     _ends: DropGuard,
+}
+
+/// Where agents of the home cluster register.
+pub(crate) struct Registry(Arc<Mutex<World>>);
+
+impl Registry {
+    /// These agents are connected; agents of queues that are not named are gone.
+    pub(crate) fn connect(&self, agents: BTreeMap<String, u32>) {
+        self.0.lock().expect("no panic while it is held").agents = agents;
+    }
 }
 
 /// The cluster of [`TOKEN`].
@@ -96,6 +100,16 @@ impl SimulatedBuildkite {
         self.world().loads.insert((HOME, queue.to_owned()), load);
     }
 
+    /// So many jobs are runnable or run from now on.
+    pub(crate) fn jobs(&self, queue: &str, jobs: u32) {
+        self.set(queue, Load { jobs, ..Load::default() });
+    }
+
+    /// Where agents register.
+    pub(crate) fn registry(&self) -> Registry {
+        Registry(Arc::clone(&self.world))
+    }
+
     pub(crate) fn feel(&self, mood: Mood) {
         self.world().mood = mood;
     }
@@ -105,15 +119,22 @@ impl SimulatedBuildkite {
         self.world().requests
     }
 
+    pub(crate) fn was_asked_with(&self, token: &str) -> bool {
+        self.world().tokens.contains(token)
+    }
+
     fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().expect("no panic while it is held")
     }
 }
 
+fn token_of(headers: &HeaderMap) -> Option<&str> {
+    headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("Token ")
+}
+
 /// Whose token it is: the organization and the cluster.
 fn owner(headers: &HeaderMap) -> Option<(&'static str, &'static str)> {
-    let token = headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("Token ")?;
-    match token {
+    match token_of(headers)? {
         TOKEN | SECOND_TOKEN => Some(("simulated", HOME)),
         FOREIGN_TOKEN => Some(("somebody-else", ABROAD)),
         _ => None,
@@ -125,6 +146,7 @@ async fn admit(world: &Mutex<World>, headers: &HeaderMap) -> Result<(&'static st
     let mood = {
         let mut world = world.lock().expect("no panic while it is held");
         world.requests += 1;
+        world.tokens.extend(token_of(headers).map(ToOwned::to_owned));
         world.mood
     };
     match mood {
@@ -162,19 +184,23 @@ async fn metrics(State(world): State<Arc<Mutex<World>>>, headers: HeaderMap) -> 
         Err(refusal) => return refusal,
     };
     let world = world.lock().expect("no panic while it is held");
-    let here = world.loads.iter().filter(|((of, _), _)| *of == cluster);
     let (mut agents, mut jobs) = (Map::new(), Map::new());
-    for ((_, queue), load) in here {
-        let Load { scheduled, running, waiting, idle, busy } = *load;
-        // A queue without jobs or without agents is missing on that side.
-        if idle + busy > 0 {
-            agents.insert(queue.clone(), json!({ "idle": idle, "busy": busy, "total": idle + busy }));
-        }
+    let connected = world.agents.iter().filter(|_| cluster == HOME);
+    for (queue, load) in here(&world, cluster) {
+        let workers = connected.clone().find(|(of, _)| *of == queue).map_or(0, |(_, agents)| *agents);
+        let running = load.jobs.min(workers);
+        let (scheduled, waiting) = (load.jobs - running + load.stuck, load.waiting);
         if scheduled + running + waiting > 0 {
             let total = scheduled + running;
             let counts = json!({ "scheduled": scheduled, "running": running, "waiting": waiting, "total": total });
             jobs.insert(queue.clone(), counts);
         }
+    }
+    // A queue without jobs or without agents is missing on that side.
+    for (queue, workers) in connected.filter(|(_, workers)| **workers > 0) {
+        let jobs = here(&world, cluster).find(|(of, _)| *of == queue).map_or(0, |(_, load)| load.jobs);
+        let busy = jobs.min(*workers);
+        agents.insert(queue.clone(), json!({ "idle": workers - busy, "busy": busy, "total": workers }));
     }
     Json(json!({
         "agents": { "idle": sum(&agents, "idle"), "busy": sum(&agents, "busy"), "total": sum(&agents, "total"), "queues": agents },
@@ -186,6 +212,11 @@ async fn metrics(State(world): State<Arc<Mutex<World>>>, headers: HeaderMap) -> 
         "organization": { "slug": organization },
     }))
     .into_response()
+}
+
+/// The loads of one cluster.
+fn here<'a>(world: &'a World, cluster: &'a str) -> impl Iterator<Item = (&'a String, &'a Load)> {
+    world.loads.iter().filter(move |((of, _), _)| *of == cluster).map(|((_, queue), load)| (queue, load))
 }
 
 fn sum(counts: &Map<String, Value>, key: &str) -> u64 {
