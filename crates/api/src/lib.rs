@@ -1,1 +1,39 @@
-//! x
+//! Kitepool's contract with the outside: the `AgentPool` and `JobHint` resources, their definitions, and their way into the
+//! policy's validated types.
+//!
+//! ```text
+//!  object ─► parse (shape) ─► AgentPool ─► validate (meaning) ─► ValidPool
+//!               └────────────── all problems at once ──────────────┘
+//! ```
+
+pub mod agent_pool;
+pub mod definitions;
+pub mod duration;
+pub mod job_hint;
+pub mod names;
+pub mod problem;
+#[cfg(any(test, feature = "refusals"))]
+pub mod refusals;
+pub mod schedule;
+pub mod status;
+pub mod validate;
+
+#[cfg(any(test, feature = "refusals"))]
+pub use refusals::{Refusal, refusals, valid_manifest};
+
+pub use self::{
+    agent_pool::{
+        AgentPool, AgentPoolSpec, FilledTemplate, Mode, OtherAgents, PodTemplateRef, Scaling, ScaleDown, ScaleUp, SecretRef,
+        SpareSpec, StepSpec, Token,
+    },
+    definitions::{crds, crds_yaml},
+    duration::Span,
+    job_hint::{HintedJob, Job, JobHint, JobHintSpec, hint_name, parse_hint},
+    names::{
+        GENERATION_LABEL, MANAGED_BY_LABEL, PAUSE_ANNOTATION, POOL_LABEL, QUEUE_LABEL, RESOLVED_ANNOTATION, label_value,
+    },
+    problem::Problem,
+    schedule::ScheduleSpec,
+    status::AgentPoolStatus,
+    validate::{TemplateSource, TokenSource, ValidPool, parse, parse_strict, validate},
+};

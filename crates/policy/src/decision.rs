@@ -1,8 +1,8 @@
 //! What a tick decided for one pool: what to write, what to remember, and why.
 
-use std::fmt;
-
 use crate::{memory::Memory, spec::PoolName, units::Pods};
+
+pub use crate::reason::Reason;
 
 /// One pool's decision.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,6 +14,8 @@ pub struct Decision {
     pub target: Pods,
     /// Writes, in the order in which they are to be made.
     pub intents: Vec<Intent>,
+    /// Changes of replicas by somebody else that were noticed just now; each is told once.
+    pub foreign: Vec<ForeignChange>,
     /// To be recorded before the intents are carried out.
     pub memory: Memory,
     /// Why.
@@ -44,6 +46,28 @@ pub enum Intent {
         /// Its name.
         generation: String,
     },
+}
+
+impl Intent {
+    /// The Deployment it is about.
+    pub fn generation(&self) -> &str {
+        match self {
+            Self::Create { generation, .. } | Self::Scale { generation, .. } | Self::Delete { generation } => {
+                generation
+            }
+        }
+    }
+}
+
+/// Replicas that somebody else changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForeignChange {
+    /// Of which Deployment.
+    pub generation: String,
+    /// What we had asked for.
+    pub expected: Pods,
+    /// What stood there; zero also when the Deployment was gone.
+    pub found: Pods,
 }
 
 /// The policy's steps, in their order.
@@ -100,36 +124,12 @@ impl StepName {
 pub struct Entry {
     /// Which step.
     pub step: StepName,
-    /// The number that came in (agents before `Stabilise`, pods from there on).
+    /// The number that came in: agents up to `Spare`, pods from `Schedule` on.
     pub input: u32,
     /// The number that went out.
     pub output: u32,
     /// Why it is this number.
     pub reason: Reason,
-}
-
-/// Why a step gave what it gave. The text for people is its `Display`; the bounded word is [`Reason::category`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reason {
-    /// Nothing to say: passed through.
-    Unchanged,
-}
-
-impl Reason {
-    /// A bounded `CamelCase` word, fit for a condition's or Event's reason and a label.
-    pub const fn category(&self) -> &'static str {
-        match self {
-            Self::Unchanged => "Unchanged",
-        }
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unchanged => f.write_str("nothing changed"),
-        }
-    }
 }
 
 /// One entry per step, in order.
@@ -141,8 +141,14 @@ pub struct Report {
 }
 
 impl Report {
-    /// The entry that explains the decision best: the last step that changed the number, or held the pool back.
+    /// The entry that explains the decision best: the last step that held the number back or pushed it, else the jobs.
     pub fn deciding(&self) -> Option<&Entry> {
-        self.entries.iter().rev().find(|entry| entry.reason != Reason::Unchanged)
+        let bound = self.entries.iter().rev().find(|entry| entry.reason.bound());
+        bound.or_else(|| self.entry(StepName::Demand))
+    }
+
+    /// The entry of one step.
+    pub fn entry(&self, step: StepName) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.step == step)
     }
 }

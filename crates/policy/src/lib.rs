@@ -9,8 +9,30 @@
 //!  now ─────────┘                                                                    └─ report, one entry per step
 //! ```
 
+pub mod check;
+pub mod decide;
 pub mod decision;
+pub mod demand;
 pub mod memory;
 pub mod observation;
+pub mod rules;
+pub mod schedule;
+pub mod share;
 pub mod spec;
+pub mod trust;
 pub mod units;
+
+mod age;
+mod generations;
+mod ledger;
+mod limits;
+mod reason;
+mod shrink;
+mod spare;
+mod stabilise;
+
+pub use self::{
+    check::check,
+    decide::decide,
+    demand::{Standing, standing_of},
+};

@@ -1,18 +1,23 @@
 //! What a pool's policy must know across restarts, small and without a clock that ticks: it changes only when a decision does.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::units::Pods;
 
-/// The most peaks that are kept. More are merged pairwise, keeping the later time and the larger want, so that a merge only
-/// ever holds a pool up for longer. Eight give a five-minute window a grain below 40 s.
+/// The most peaks that are kept. More are merged, keeping the later time and the larger want, so that a merge only ever holds a
+/// pool up for longer. Eight give a five-minute window a grain below 43 s: a seventh of it, since a window that slides over
+/// fixed pieces touches one more than it holds.
 pub const PEAKS_MAX: usize = 8;
 
-/// How many foreign changes make a pool contested, and in which span (architecture, section 6).
+/// How many foreign changes make a pool contested (architecture, section 6).
 pub const CONTESTED_AFTER: usize = 3;
+
+/// The span in which so many foreign changes make a pool contested. A person who scales by hand, looks and corrects does so
+/// once or twice in ten minutes; another controller keeps doing it.
+pub const CONTESTED_WITHIN: Duration = Duration::from_mins(10);
 
 /// A pool's memory. Round-trips through the resource's status.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +52,37 @@ pub struct Memory {
     pub contested_since: Option<Timestamp>,
 }
 
+impl Memory {
+    /// A person's word: the pool is theirs to decide about no more. It shrinks again, and old foreign changes are forgotten.
+    pub fn settle_contest(&mut self) {
+        self.contested_since = None;
+        self.foreign.clear();
+    }
+
+    /// When we last changed anything about the pool.
+    pub fn last_change(&self) -> Option<Timestamp> {
+        let of_generations = self.asked.values().flat_map(|asked| [asked.raised_at, asked.lowered_at]);
+        of_generations.chain([self.last_up, self.last_down]).flatten().max()
+    }
+
+    /// Brings instants that lie in the future to `now`: the clock stepped back, and so it costs at most one cooldown or
+    /// window, counted from here, and never less than that.
+    pub(crate) fn bring_to(&mut self, now: Timestamp) {
+        let bring = |at: &mut Timestamp| *at = (*at).min(now);
+        let of_generations = self.asked.values_mut().flat_map(|asked| [&mut asked.raised_at, &mut asked.lowered_at]);
+        [&mut self.last_up, &mut self.last_down, &mut self.contested_since]
+            .into_iter()
+            .chain(of_generations)
+            .flatten()
+            .for_each(bring);
+        [&mut self.up_period, &mut self.down_period].into_iter().flatten().for_each(|period| bring(&mut period.start));
+        self.foreign.iter_mut().for_each(bring);
+        self.peaks.iter_mut().for_each(|peak| bring(&mut peak.until));
+        // Peaks that now end together: the larger one, which comes first, says it all.
+        self.peaks.dedup_by(|later, earlier| later.until <= earlier.until);
+    }
+}
+
 /// A want and the last instant it held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -75,4 +111,30 @@ pub struct Asked {
     pub from: Pods,
     /// What was asked for.
     pub to: Pods,
+    /// When we last raised this generation: its youngest pods of our making are no older.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raised_at: Option<Timestamp>,
+    /// When we last lowered it: a reading from before may still count the agents that went.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lowered_at: Option<Timestamp>,
+}
+
+impl Asked {
+    /// Replicas that were found, with nothing under way.
+    pub const fn found(replicas: Pods) -> Self {
+        Self { from: replicas, to: replicas, raised_at: None, lowered_at: None }
+    }
+
+    /// Whether replicas that are seen can be our own doing: what stood there, what was asked for, or in between.
+    ///
+    /// In between, since what we see may be older than our last write: asked for 10 and, before that was seen to land, for
+    /// 12, the 10 that shows up is ours.
+    pub fn explains(self, replicas: Pods) -> bool {
+        self.from.min(self.to) <= replicas && replicas <= self.from.max(self.to)
+    }
+
+    /// Whether going from `from` to `to` is part of what was asked for and has not landed.
+    pub fn covers(self, from: Pods, to: Pods) -> bool {
+        self.from == from && from != to && self.explains(to)
+    }
 }

@@ -122,6 +122,39 @@ pub struct PoolObservation {
     pub wanted_generation: Option<String>,
 }
 
+impl PoolObservation {
+    /// Replicas of all generations together, as their specs ask for them.
+    pub fn replicas(&self) -> Pods {
+        self.sum(|generation| generation.replicas)
+    }
+
+    /// Agents in ready pods.
+    pub fn ready_agents(&self) -> Agents {
+        self.spec.agents_per_pod.agents_in(self.sum(|generation| generation.pods.ready))
+    }
+
+    /// Agents in pods that are not going, ready or not.
+    pub fn living_agents(&self) -> Agents {
+        self.spec.agents_per_pod.agents_in(self.sum(|generation| generation.pods.living()))
+    }
+
+    /// Agents that the pool may come to: what stands, where it cannot grow, so that another pool takes the rest.
+    pub fn reachable_agents(&self) -> Agents {
+        let max = self.spec.limits.max();
+        let can_grow = self.wanted_generation.is_some() && !self.spec.pause.stops_up();
+        self.spec.agents_per_pod.agents_in(if can_grow { max } else { max.min(self.replicas()) })
+    }
+
+    /// The generation of that name.
+    pub fn generation(&self, name: &str) -> Option<&Generation> {
+        self.generations.iter().find(|generation| generation.name == name)
+    }
+
+    fn sum(&self, count: impl Fn(&Generation) -> Pods) -> Pods {
+        self.generations.iter().map(count).fold(Pods::ZERO, Pods::plus)
+    }
+}
+
 /// One Deployment of a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Generation {
@@ -137,6 +170,18 @@ pub struct Generation {
     pub pods: PodCounts,
 }
 
+impl Generation {
+    /// Whether nothing is in motion, and the pods that are counted are those that are asked for.
+    pub fn is_at_rest(&self) -> bool {
+        self.settled && self.replicas == self.pods.living()
+    }
+
+    /// Whether it can be deleted without a pod going with it.
+    pub fn is_empty(&self) -> bool {
+        self.is_at_rest() && self.replicas.is_zero() && self.pods.draining.is_zero()
+    }
+}
+
 /// The pods of one generation as Kubernetes shows them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PodCounts {
@@ -146,4 +191,11 @@ pub struct PodCounts {
     pub ready: Pods,
     /// With a deletion timestamp; no longer capacity.
     pub draining: Pods,
+}
+
+impl PodCounts {
+    /// Pods that are not going, ready or not.
+    pub const fn living(self) -> Pods {
+        self.unready.plus(self.ready)
+    }
 }

@@ -1,0 +1,297 @@
+//! Refuses decisions that break an invariant, whoever made them.
+//!
+//! It runs in production between deciding and acting, so it looks at one tick only; what shows in the course of many ticks
+//! is found by [`violations`](crate::violations). It works the numbers out again rather than asking the steps, so that a
+//! mistake in a step does not hide itself.
+
+use std::{collections::BTreeSet, fmt};
+
+use jiff::Timestamp;
+
+use crate::{
+    age::{distance, elapsed},
+    decision::{Decision, Intent},
+    observation::{Generation, PoolObservation, QueueObservation},
+    schedule, share,
+    spec::{Mode, PoolName},
+    units::{Agents, Pods},
+};
+
+/// What a violation is against. The first seven are the architecture's invariants, by their numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Invariant {
+    /// 1: no write of ours kills a running job.
+    NoKill,
+    /// 2: `min <= target <= max`, and never below what is busy.
+    Floor,
+    /// 3: each job is counted once.
+    CountOnce,
+    /// 4: a constant demand is reached in bounded time.
+    Progress,
+    /// 5: not knowing takes nothing away.
+    FailSafe,
+    /// 6: idle pods above spare go in bounded time.
+    BoundedWaste,
+    /// 7: no pod comes and goes for nothing.
+    BoundedThrash,
+    /// What a person has said holds: pause, a contest that is not settled, a definition that is broken.
+    PersonsWord,
+    /// A decision agrees with itself and with what it was made from.
+    Consistency,
+}
+
+impl Invariant {
+    /// A bounded word for labels and reasons.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NoKill => "no_kill",
+            Self::Floor => "floor",
+            Self::CountOnce => "count_once",
+            Self::Progress => "progress",
+            Self::FailSafe => "fail_safe",
+            Self::BoundedWaste => "bounded_waste",
+            Self::BoundedThrash => "bounded_thrash",
+            Self::PersonsWord => "persons_word",
+            Self::Consistency => "consistency",
+        }
+    }
+}
+
+/// One broken invariant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Which one.
+    pub invariant: Invariant,
+    /// By whose decision: this one must not be carried out.
+    pub pool: PoolName,
+    /// When.
+    pub at: Timestamp,
+    /// In which way.
+    pub detail: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}: pool {}: {}", self.invariant.as_str(), self.at, self.pool, self.detail)
+    }
+}
+
+/// What is wrong with these decisions, of one tick and one queue. Empty when they may be carried out; otherwise each pool that
+/// is named keeps what it has.
+#[must_use = "a decision that breaks an invariant must not be carried out"]
+pub fn check(queue: &QueueObservation, decisions: &[Decision], now: Timestamp) -> Vec<Violation> {
+    let mut found = Findings { at: now, violations: Vec::new() };
+    let mut seen = BTreeSet::new();
+    let mut changes = Vec::with_capacity(decisions.len());
+    for decision in decisions {
+        let Some(pool) = queue.pools.iter().find(|pool| pool.spec.name == decision.pool) else {
+            found.add(&decision.pool, Invariant::Consistency, "no such pool was observed");
+            continue;
+        };
+        if !seen.insert(&decision.pool) {
+            found.add(&decision.pool, Invariant::Consistency, "decided twice");
+            continue;
+        }
+        let change = Change::of(pool, decision);
+        intents_fit(&change, &mut found);
+        bounds_hold(&change, now, &mut found);
+        growth_is_allowed(&change, &mut found);
+        shrink_is_allowed(queue, &change, now, &mut found);
+        changes.push(change);
+    }
+    for mode in [Mode::Active, Mode::Observe] {
+        only_idle_go(queue, mode, &changes, &mut found);
+    }
+    found.violations
+}
+
+/// Collects what is found.
+struct Findings {
+    at: Timestamp,
+    violations: Vec<Violation>,
+}
+
+impl Findings {
+    fn add(&mut self, pool: &PoolName, invariant: Invariant, detail: impl Into<String>) {
+        self.violations.push(Violation { invariant, pool: pool.clone(), at: self.at, detail: detail.into() });
+    }
+}
+
+/// What a decision does to a pool.
+struct Change<'a> {
+    pool: &'a PoolObservation,
+    decision: &'a Decision,
+    before: Pods,
+    after: Pods,
+    /// Generations that lose pods, and how many.
+    lowered: Vec<(&'a Generation, Pods)>,
+    grows: bool,
+}
+
+impl<'a> Change<'a> {
+    fn of(pool: &'a PoolObservation, decision: &'a Decision) -> Self {
+        let before = pool.replicas();
+        let mut change = Self { pool, decision, before, after: before, lowered: Vec::new(), grows: false };
+        for intent in &decision.intents {
+            match intent {
+                Intent::Create { replicas, .. } => {
+                    change.grows = true;
+                    change.after = change.after.plus(*replicas);
+                }
+                Intent::Scale { generation, from, to } => {
+                    change.grows |= to > from;
+                    change.after = change.after.plus(to.minus(*from)).minus(from.minus(*to));
+                    if let (Some(generation), true) = (pool.generation(generation), to < from) {
+                        change.lowered.push((generation, from.minus(*to)));
+                    }
+                }
+                Intent::Delete { .. } => {}
+            }
+        }
+        change
+    }
+
+    fn name(&self) -> &'a PoolName {
+        &self.pool.spec.name
+    }
+
+    /// Ready pods that go: a `ReplicaSet` takes the others first.
+    fn ready_gone(&self) -> Agents {
+        let ready = |(generation, pods): &(&Generation, Pods)| pods.minus(generation.pods.unready);
+        self.pool.spec.agents_per_pod.agents_in(self.lowered.iter().map(ready).fold(Pods::ZERO, Pods::plus))
+    }
+}
+
+/// Each intent is about something that exists as the intent says, and is written down before it is carried out.
+fn intents_fit(change: &Change<'_>, found: &mut Findings) {
+    let Change { pool, decision, .. } = change;
+    let mut touched = BTreeSet::new();
+    let mut wrong = |invariant, detail: String| found.add(&pool.spec.name, invariant, detail);
+    for intent in &decision.intents {
+        let name = intent.generation();
+        if !touched.insert(name) {
+            wrong(Invariant::Consistency, format!("two intents for {name}"));
+        }
+        let is_wanted = pool.wanted_generation.as_deref() == Some(name);
+        let recorded =
+            |from: Pods, to: Pods| decision.memory.asked.get(name).is_some_and(|asked| asked.covers(from, to));
+        match (intent, pool.generation(name)) {
+            (Intent::Create { replicas, .. }, None) => {
+                if !is_wanted || replicas.is_zero() {
+                    wrong(Invariant::Consistency, format!("creates {name}, which nobody wants"));
+                }
+                if !recorded(Pods::ZERO, *replicas) {
+                    wrong(Invariant::Consistency, format!("the creation of {name} is not recorded"));
+                }
+            }
+            (Intent::Scale { from, to, .. }, Some(generation)) => {
+                if *from != generation.replicas || from == to {
+                    wrong(
+                        Invariant::Consistency,
+                        format!("scales {name} from {from} to {to} at {}", generation.replicas),
+                    );
+                }
+                if to > from && !is_wanted {
+                    wrong(Invariant::Consistency, format!("raises {name}, which nobody wants"));
+                }
+                if !recorded(*from, *to) {
+                    wrong(Invariant::Consistency, format!("the scaling of {name} is not recorded"));
+                }
+            }
+            (Intent::Delete { .. }, Some(generation)) => {
+                if is_wanted || generation.adopted {
+                    wrong(Invariant::Consistency, format!("deletes {name}, which must stay"));
+                }
+                if !generation.is_empty() {
+                    wrong(Invariant::NoKill, format!("deletes {name} under its pods"));
+                }
+            }
+            (Intent::Create { .. }, Some(_)) => wrong(Invariant::Consistency, format!("creates {name}, which exists")),
+            (Intent::Scale { .. } | Intent::Delete { .. }, None) => {
+                wrong(Invariant::Consistency, format!("writes to {name}, which does not exist"));
+            }
+        }
+    }
+    if decision.target != change.after {
+        wrong(Invariant::Consistency, format!("says {} and makes {}", decision.target, change.after));
+    }
+}
+
+/// Growth ends at `max`, shrinking ends at the floor.
+fn bounds_hold(change: &Change<'_>, now: Timestamp, found: &mut Findings) {
+    let limits = change.pool.spec.limits;
+    let floor = limits.min().max(schedule::floor(&change.pool.spec, now)).min(limits.max());
+    if change.after > change.before && change.after > limits.max() {
+        found.add(change.name(), Invariant::Floor, format!("grows to {} above max {}", change.after, limits.max()));
+    }
+    if change.after < change.before && change.after < floor {
+        found.add(change.name(), Invariant::Floor, format!("shrinks to {} below min {floor}", change.after));
+    }
+}
+
+/// Growth needs a definition and no pause.
+fn growth_is_allowed(change: &Change<'_>, found: &mut Findings) {
+    if change.grows && change.pool.spec.pause.stops_up() {
+        found.add(change.name(), Invariant::PersonsWord, "grows although growth is paused");
+    }
+    if !change.decision.intents.is_empty() && change.pool.wanted_generation.is_none() {
+        found.add(change.name(), Invariant::PersonsWord, "writes although the definition is broken");
+    }
+}
+
+/// Taking pods away needs knowledge, rest, age and no person against it.
+fn shrink_is_allowed(queue: &QueueObservation, change: &Change<'_>, now: Timestamp, found: &mut Findings) {
+    if change.lowered.is_empty() {
+        return;
+    }
+    let Change { pool, .. } = change;
+    let spec = &pool.spec;
+    let mut wrong = |invariant, detail: String| found.add(&spec.name, invariant, detail);
+
+    match queue.reading.last_good {
+        Some(good) if queue.reading.trouble.is_none() && distance(now, good.at) <= spec.stale_after => {
+            if pool.memory.last_change().is_some_and(|change| good.at <= change.min(now)) {
+                wrong(Invariant::NoKill, "shrinks by a reading from before the last change".to_owned());
+            }
+        }
+        _ => wrong(Invariant::FailSafe, "shrinks without a reading to believe".to_owned()),
+    }
+    if spec.pause.stops_down() || pool.memory.contested_since.is_some() {
+        wrong(Invariant::PersonsWord, "shrinks although paused or contested".to_owned());
+    }
+    if let Some(moving) = pool.generations.iter().find(|generation| !generation.is_at_rest()) {
+        wrong(Invariant::NoKill, format!("shrinks while {} is in motion", moving.name));
+    }
+    for (generation, pods) in &change.lowered {
+        let raised_at = pool.memory.asked.get(&generation.name).and_then(|asked| asked.raised_at);
+        if raised_at.is_some_and(|at| elapsed(at, now) < spec.scale_down.min_age) {
+            wrong(Invariant::BoundedThrash, format!("takes {pods} pods of {}, raised a moment ago", generation.name));
+        }
+    }
+}
+
+/// Over all pools of a queue, no more ready agents go than are idle, and those that stay can hold what runs.
+fn only_idle_go(queue: &QueueObservation, mode: Mode, changes: &[Change<'_>], found: &mut Findings) {
+    let Some(good) = queue.reading.last_good else {
+        return;
+    };
+    let shrinking: Vec<&Change<'_>> =
+        changes.iter().filter(|change| change.pool.spec.mode == mode && !change.lowered.is_empty()).collect();
+    let gone = shrinking.iter().fold(Agents::ZERO, |sum, change| sum.plus(change.ready_gone()));
+    let ready = queue
+        .pools
+        .iter()
+        .filter(|pool| mode == Mode::Observe || pool.spec.mode == mode)
+        .fold(share::standing_for(mode, queue), |sum, pool| sum.plus(pool.ready_agents()));
+    let left = ready.minus(gone);
+    for change in shrinking {
+        if gone > good.load.idle {
+            let detail = format!("{gone} ready agents of the queue would go, {} are idle", good.load.idle);
+            found.add(change.name(), Invariant::Floor, detail);
+        }
+        if left < good.load.running.agents() {
+            let detail = format!("{left} ready agents would be left for {} running jobs", good.load.running);
+            found.add(change.name(), Invariant::Floor, detail);
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! What we asked of each Deployment against what stands there: our own writes, late ones, and those of somebody else.
+//!
+//! ```text
+//!   replicas seen          │ what it is                    │ what follows
+//!  ────────────────────────┼───────────────────────────────┼──────────────────────────────────────────────
+//!   what stood there       │ our write has not landed      │ decided again, its cooldown is paid for
+//!   what was asked for     │ it landed                     │ remembered as settled
+//!   in between             │ an earlier write of ours      │ remembered as settled
+//!   anything else          │ somebody else's               │ reported once; the third in ten minutes: contested
+//!   never asked            │ first seen, or adopted        │ taken as it is
+//! ```
+
+use jiff::Timestamp;
+
+use crate::{
+    age::elapsed,
+    decision::{ForeignChange, Intent},
+    memory::{Asked, CONTESTED_AFTER, CONTESTED_WITHIN, Memory},
+    observation::PoolObservation,
+    spec::Mode,
+    units::Pods,
+};
+
+/// What the books say once they agree with what is seen.
+#[derive(Debug, Default)]
+pub(crate) struct Audit {
+    /// Changes by somebody else, each reported once.
+    pub foreign: Vec<ForeignChange>,
+    /// What stood before somebody else lowered it.
+    pub before_foreign: Option<Pods>,
+    /// Growth that was decided and has not landed.
+    pub pending_up: Pods,
+    /// Shrinking that was decided and has not landed.
+    pub pending_down: Pods,
+}
+
+/// Brings the books into agreement with what is seen.
+pub(crate) fn audit(pool: &PoolObservation, memory: &mut Memory, now: Timestamp) -> Audit {
+    let mut audit = Audit::default();
+    let is_ours = |name: &str| pool.generation(name).is_some() || pool.wanted_generation.as_deref() == Some(name);
+    memory.asked.retain(|name, _| is_ours(name));
+
+    let mut lost = Pods::ZERO;
+    for (name, asked) in &mut memory.asked {
+        let replicas = pool.generation(name).map_or(Pods::ZERO, |generation| generation.replicas);
+        if asked.from != asked.to && asked.from == replicas {
+            audit.pending_up = audit.pending_up.plus(asked.to.minus(replicas));
+            audit.pending_down = audit.pending_down.plus(replicas.minus(asked.to));
+            continue;
+        }
+        // Where nothing is ever written, every change is somebody else's, and none is news.
+        if !asked.explains(replicas) && pool.spec.mode == Mode::Active {
+            let change = ForeignChange { generation: name.clone(), expected: asked.to, found: replicas };
+            lost = lost.plus(change.expected.minus(change.found));
+            audit.foreign.push(change);
+        }
+        (asked.from, asked.to) = (replicas, replicas);
+    }
+    if !lost.is_zero() {
+        audit.before_foreign = Some(pool.replicas().plus(lost));
+    }
+    note(&audit.foreign, memory, now);
+
+    for generation in &pool.generations {
+        // Pods of ours whose beginnings are forgotten may be young. Those of an adopted Deployment are not of our making.
+        let first_seen =
+            || Asked { raised_at: (!generation.adopted).then_some(now), ..Asked::found(generation.replicas) };
+        memory.asked.entry(generation.name.clone()).or_insert_with(first_seen);
+    }
+    audit
+}
+
+/// Remembers foreign changes, and that the pool is contested.
+fn note(foreign: &[ForeignChange], memory: &mut Memory, now: Timestamp) {
+    if foreign.is_empty() {
+        return;
+    }
+    memory.foreign.retain(|at| elapsed(*at, now) < CONTESTED_WITHIN);
+    memory.foreign.extend(foreign.iter().map(|_| now));
+    let surplus = memory.foreign.len().saturating_sub(CONTESTED_AFTER);
+    memory.foreign.drain(..surplus);
+    if memory.foreign.len() >= CONTESTED_AFTER {
+        memory.contested_since.get_or_insert(now);
+    }
+}
+
+/// Enters intents into the books, before they are carried out. Returns whether any of them is news: one that was asked for
+/// already and has not landed is asked for again as it was, its time and its cooldown are those of the first asking.
+pub(crate) fn enter(intents: &[Intent], memory: &mut Memory, now: Timestamp) -> bool {
+    let mut is_news = false;
+    for intent in intents {
+        let (generation, from, to) = match intent {
+            Intent::Create { generation, replicas } => (generation, Pods::ZERO, *replicas),
+            Intent::Scale { generation, from, to } => (generation, *from, *to),
+            Intent::Delete { .. } => continue,
+        };
+        let asked = memory.asked.entry(generation.clone()).or_insert_with(|| Asked::found(from));
+        if asked.covers(from, to) {
+            continue;
+        }
+        is_news = true;
+        (asked.from, asked.to) = (from, to);
+        if to > from {
+            asked.raised_at = Some(now);
+        } else {
+            asked.lowered_at = Some(now);
+        }
+    }
+    is_news
+}
