@@ -12,7 +12,10 @@
 //! chart, a proxy and a controller process of its own, so that all cases run side by side.
 
 #![cfg(test)]
-#![expect(clippy::disallowed_methods, reason = "this program measures real time and takes its settings from the environment")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this program measures real time and takes its settings from the environment"
+)]
 
 #[path = "../../examples/simulated_kubelet/kubelet.rs"]
 mod simulated_kubelet;

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
-use kube::{ResourceExt as _, api::{ListParams, PostParams}};
+use kube::{
+    ResourceExt as _,
+    api::{ListParams, PostParams},
+};
 use serde_json::json;
 
 use super::SOON;

@@ -19,7 +19,8 @@ const DEADLINE: Duration = Duration::from_secs(300);
 /// The only generation left, by name.
 async fn only_generation(case: &Case, within: Duration) -> String {
     eventually("one generation is left", within, async || {
-        let names: Vec<String> = case.generations("linux").await.iter().map(|generation| generation.name_any()).collect();
+        let names: Vec<String> =
+            case.generations("linux").await.iter().map(|generation| generation.name_any()).collect();
         if names.len() == 1 { Ok(names[0].clone()) } else { Err(format!("{names:?}")) }
     })
     .await
@@ -134,7 +135,8 @@ async fn a_deleted_pool_takes_its_pods_along_with_one_deletion_each() {
         let deletions: Vec<String> =
             writes.iter().filter(|write| write.method == Method::DELETE).map(ToString::to_string).collect();
         assert!(deletions.len() <= 1, "the garbage collector deletes what the pool owns: {deletions:?}");
-        let again: Vec<String> = writes.iter().filter(|write| write.path.contains("/linux")).map(ToString::to_string).collect();
+        let again: Vec<String> =
+            writes.iter().filter(|write| write.path.contains("/linux")).map(ToString::to_string).collect();
         assert!(again.len() <= 1, "nothing of a deleted pool is made again: {again:?}");
     })
     .await;

@@ -42,7 +42,9 @@ async fn a_settled_cluster_sees_no_write() {
             .proxy
             .records()
             .iter()
-            .filter(|record| record.at >= since && record.method != hyper::Method::GET && !record.path.contains("/leases"))
+            .filter(|record| {
+                record.at >= since && record.method != hyper::Method::GET && !record.path.contains("/leases")
+            })
             .map(ToString::to_string)
             .collect();
         assert_eq!(writes, Vec::<String>::new());
@@ -50,7 +52,12 @@ async fn a_settled_cluster_sees_no_write() {
         let seconds = usize::try_from(idle.as_secs()).expect("fits");
         let requests = case.buildkite.requests() - asked;
         assert!(requests <= seconds + seconds / 10 + 5, "one poll a second for one token, there were {requests}");
-        let renewals = replica.proxy.records().iter().filter(|record| record.at >= since && record.path.contains("/leases")).count();
+        let renewals = replica
+            .proxy
+            .records()
+            .iter()
+            .filter(|record| record.at >= since && record.path.contains("/leases"))
+            .count();
         println!("{seconds} s without a change: 0 writes, {renewals} calls for the lease, {requests} to Buildkite");
     })
     .await;

@@ -67,7 +67,10 @@ async fn run(name: &str, kill: Option<(usize, Side)>) -> (usize, usize) {
         }
         let restarts = kept_alive(&mut replica, burst_roll_and_decay(case)).await;
         let told = case.events("linux").await;
-        assert!(told.iter().all(|(reason, _)| reason != "ForeignScale"), "our own write was taken for another's: {told:?}");
+        assert!(
+            told.iter().all(|(reason, _)| reason != "ForeignScale"),
+            "our own write was taken for another's: {told:?}"
+        );
         counted = (replica.proxy.writes_since(start).len(), restarts);
     })
     .await;

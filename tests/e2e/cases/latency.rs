@@ -39,7 +39,10 @@ async fn a_hint_is_answered_by_a_scale_within_a_second() {
         let at = |percent: usize| times[(times.len() * percent).div_ceil(100) - 1];
         println!(
             "event stored to scale written, {HINTS} times: p50 {:.0} ms, p90 {:.0} ms, p99 {:.0} ms, max {:.0} ms",
-            at(50), at(90), at(99), at(100),
+            at(50),
+            at(90),
+            at(99),
+            at(100),
         );
         assert!(at(99) < WITHIN.as_secs_f64() * 1000.0, "p99 is {} ms", at(99));
     })
@@ -50,9 +53,9 @@ async fn a_hint_is_answered_by_a_scale_within_a_second() {
 async fn answered(replica: &Replica, replicas: u32) -> Timestamp {
     let wanted = format!("\"value\":{replicas}");
     for _ in 0..2000 {
-        let scale = replica.proxy.latest(|record| {
-            record.is_scale() && record.status == Some(200) && record.body.contains(&wanted)
-        });
+        let scale = replica
+            .proxy
+            .latest(|record| record.is_scale() && record.status == Some(200) && record.body.contains(&wanted));
         if let Some(answered) = scale.and_then(|record| record.answered) {
             return answered;
         }

@@ -87,7 +87,10 @@ async fn two_replicas_that_see_a_free_lease_do_not_both_lead() {
     case("race", DEADLINE, async |case| {
         // B has read that the lease is free, and its claim is on the way while A takes the lease.
         let b = case.replica("b", &[]).await;
-        b.proxy.treat(|method, path| is_lease(path) && *method != hyper::Method::GET, Treatment::Delay(Duration::from_secs(3)));
+        b.proxy.treat(
+            |method, path| is_lease(path) && *method != hyper::Method::GET,
+            Treatment::Delay(Duration::from_secs(3)),
+        );
         let a = case.replica("a", &[]).await;
         let start = tokio::time::Instant::now();
         while start.elapsed() < Duration::from_secs(25) {

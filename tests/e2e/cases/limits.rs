@@ -42,7 +42,8 @@ async fn an_edited_pool_follows_its_new_min_and_max() {
 async fn growth_goes_in_steps() {
     case("stepup", DEADLINE, async |case| {
         let _replica = case.controller().await;
-        let slow = json!({ "spec": { "scaling": { "scaleUp": { "step": { "percent": 0, "agents": 2, "per": "4s" } } } } });
+        let slow =
+            json!({ "spec": { "scaling": { "scaleUp": { "step": { "percent": 0, "agents": 2, "per": "4s" } } } } });
         case.create_pool(with(pool("linux"), slow)).await;
         case.condition("linux", "LoadFresh", "True", SOON).await;
         case.buildkite.jobs("linux", 7);
@@ -62,7 +63,8 @@ async fn growth_goes_in_steps() {
 async fn a_schedule_raises_the_floor_while_it_holds() {
     case("schedule", DEADLINE, async |case| {
         let _replica = case.controller().await;
-        let always = json!([{ "days": "Mon-Sun", "from": "00:00", "to": "00:00", "timeZone": "Europe/London", "min": 3 }]);
+        let always =
+            json!([{ "days": "Mon-Sun", "from": "00:00", "to": "00:00", "timeZone": "Europe/London", "min": 3 }]);
         case.create_pool(with(pool("linux"), json!({ "spec": { "scaling": { "schedules": always } } }))).await;
         case.reaches("linux", 3, SOON).await;
         case.change_pool("linux", json!({ "spec": { "scaling": { "schedules": null } } })).await;
@@ -117,7 +119,11 @@ async fn a_pool_that_only_observes_says_what_it_would_do() {
         .await;
         tokio::time::sleep(Duration::from_secs(3)).await;
         assert!(case.generations("linux").await.is_empty());
-        let touched = replica.proxy.records().into_iter().filter(|record| record.is_write() && record.path.contains("/deployments"));
+        let touched = replica
+            .proxy
+            .records()
+            .into_iter()
+            .filter(|record| record.is_write() && record.path.contains("/deployments"));
         assert_eq!(touched.count(), 0);
 
         case.change_pool("linux", json!({ "spec": { "mode": "Active" } })).await;

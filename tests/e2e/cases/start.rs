@@ -117,7 +117,9 @@ async fn a_right_that_is_missing_is_named_and_used_once_it_is_granted() {
         let role = roles.get(RELEASE).await.expect("the chart's Role");
         let mut less = role.clone();
         let rules = less.rules.as_mut().expect("rules");
-        rules.retain(|rule| rule.resources.as_ref().is_none_or(|resources| !resources.contains(&"deployments".to_owned())));
+        rules.retain(|rule| {
+            rule.resources.as_ref().is_none_or(|resources| !resources.contains(&"deployments".to_owned()))
+        });
         roles.replace(RELEASE, &PostParams::default(), &less).await.expect("the Role can be changed");
 
         let mut replica = case.controller().await;
@@ -133,7 +135,10 @@ async fn a_right_that_is_missing_is_named_and_used_once_it_is_granted() {
         let binding = bindings.get(RELEASE).await.expect("the chart's RoleBinding");
         bindings.delete(RELEASE, &DeleteParams::default()).await.expect("it can be deleted");
         case.keeps("linux", 1..=1, Duration::from_secs(20)).await;
-        let again = RoleBinding { metadata: kube::api::ObjectMeta { name: Some(RELEASE.to_owned()), ..Default::default() }, ..binding };
+        let again = RoleBinding {
+            metadata: kube::api::ObjectMeta { name: Some(RELEASE.to_owned()), ..Default::default() },
+            ..binding
+        };
         bindings.create(&PostParams::default(), &again).await.expect("it can be made again");
         case.buildkite.jobs("linux", 3);
         case.reaches("linux", 3, Duration::from_secs(40)).await;
@@ -156,7 +161,8 @@ async fn missing_or_older_definitions_are_told_until_the_right_ones_are_installe
 
         for mut older in chart::definitions() {
             let schema = older.spec.versions.first_mut().and_then(|version| version.schema.as_mut()).expect("a schema");
-            let properties = schema.open_api_v3_schema.as_mut().and_then(|schema| schema.properties.as_mut()).expect("properties");
+            let properties =
+                schema.open_api_v3_schema.as_mut().and_then(|schema| schema.properties.as_mut()).expect("properties");
             let status = properties.get_mut("status").and_then(|status| status.properties.as_mut());
             if let Some(status) = status {
                 status.remove("memory").expect("a field that the controller cannot do without");

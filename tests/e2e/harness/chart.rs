@@ -116,7 +116,8 @@ pub(crate) async fn apply_definition(client: &Client, definition: &CustomResourc
     eventually("the definition is served", Duration::from_secs(30), async || {
         let seen = api.get(&name).await.map_err(|error| error.to_string())?;
         let conditions = seen.status.and_then(|status| status.conditions).unwrap_or_default();
-        let is_served = conditions.iter().any(|condition| condition.type_ == "Established" && condition.status == "True");
+        let is_served =
+            conditions.iter().any(|condition| condition.type_ == "Established" && condition.status == "True");
         if is_served { Ok(()) } else { Err(format!("{conditions:?}")) }
     })
     .await;

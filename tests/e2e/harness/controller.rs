@@ -46,9 +46,14 @@ impl Controller {
             .args(["--identity", &launch.identity, "--listen", &listen.to_string()])
             .args(["--log-format", "json", "--log", "info,kitepool=debug"]);
         if !launch.bare {
-            command
-                .args(["--namespace", &launch.namespace, "--buildkite-endpoint", &launch.endpoint])
-                .args(["--poll-interval", "1s", "--buildkite-budget", "600", "--write-budget", "50"]);
+            command.args(["--namespace", &launch.namespace, "--buildkite-endpoint", &launch.endpoint]).args([
+                "--poll-interval",
+                "1s",
+                "--buildkite-budget",
+                "600",
+                "--write-budget",
+                "50",
+            ]);
         }
         let child = command
             .args(&launch.more)

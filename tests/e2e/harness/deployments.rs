@@ -98,14 +98,19 @@ impl Case {
     /// Creates or replaces the pod definition of that name.
     pub(crate) async fn define(&self, name: &str, template: Value) {
         let api: Api<PodTemplate> = Api::namespaced(self.admin.clone(), &self.namespace);
-        let definition = json!({ "apiVersion": "v1", "kind": "PodTemplate", "metadata": { "name": name }, "template": template });
+        let definition =
+            json!({ "apiVersion": "v1", "kind": "PodTemplate", "metadata": { "name": name }, "template": template });
         let definition: PodTemplate = serde_json::from_value(definition).expect("a pod definition");
         match api.create(&PostParams::default(), &definition).await {
             Ok(_) => {}
             Err(kube::Error::Api(status)) if status.code == 409 => {
-                api.replace(name, &PostParams::default(), &PodTemplate { metadata: current(&api, name).await, ..definition })
-                    .await
-                    .expect("the definition can be replaced");
+                api.replace(
+                    name,
+                    &PostParams::default(),
+                    &PodTemplate { metadata: current(&api, name).await, ..definition },
+                )
+                .await
+                .expect("the definition can be replaced");
             }
             Err(error) => panic!("the definition {name} is refused: {error}"),
         }
@@ -119,7 +124,8 @@ impl Case {
     /// Creates or replaces a Secret.
     pub(crate) async fn keep_secret(&self, name: &str, key: &str, value: &str) {
         let api: Api<Secret> = Api::namespaced(self.admin.clone(), &self.namespace);
-        let patch = json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name }, "stringData": { key: value } });
+        let patch =
+            json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name }, "stringData": { key: value } });
         let params = PatchParams::apply("e2e").force();
         api.patch(name, &params, &Patch::Apply(&patch)).await.expect("the Secret is taken");
     }
@@ -129,9 +135,10 @@ impl Case {
         let api: Api<Event> = Api::namespaced(self.admin.clone(), &self.namespace);
         let events = api.list(&ListParams::default()).await.expect("a list").items;
         let about = |event: &Event| {
-            event.regarding.as_ref().is_some_and(|about| {
-                about.kind.as_deref() == Some("AgentPool") && about.name.as_deref() == Some(pool)
-            })
+            event
+                .regarding
+                .as_ref()
+                .is_some_and(|about| about.kind.as_deref() == Some("AgentPool") && about.name.as_deref() == Some(pool))
         };
         let text = |text: Option<String>| text.unwrap_or_default();
         events.into_iter().filter(about).map(|event| (text(event.reason), text(event.note))).collect()

@@ -109,7 +109,10 @@ impl Case {
     }
 
     pub(crate) async fn change_pool(&self, name: &str, patch: Value) {
-        self.pools().patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await.expect("the pool takes the change");
+        self.pools()
+            .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
+            .await
+            .expect("the pool takes the change");
     }
 
     pub(crate) async fn annotate_pool(&self, name: &str, annotation: &str, value: Option<&str>) {

@@ -81,10 +81,8 @@ const ABROAD: &str = "22222222-2222-4222-8222-222222222222";
 impl SimulatedBuildkite {
     pub(crate) async fn start() -> Self {
         let world = Arc::new(Mutex::new(World::default()));
-        let router = Router::new()
-            .route("/metrics", get(metrics))
-            .route("/token", get(token))
-            .with_state(Arc::clone(&world));
+        let router =
+            Router::new().route("/metrics", get(metrics)).route("/token", get(token)).with_state(Arc::clone(&world));
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let end = CancellationToken::new();

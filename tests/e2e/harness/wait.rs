@@ -8,11 +8,7 @@ use tokio::time::Instant;
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Waits until `look` answers, or ends the case with what it saw last.
-pub(crate) async fn eventually<T>(
-    what: &str,
-    within: Duration,
-    mut look: impl AsyncFnMut() -> Result<T, String>,
-) -> T {
+pub(crate) async fn eventually<T>(what: &str, within: Duration, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
     let start = Instant::now();
     loop {
         match look().await {
