@@ -1,1 +1,16 @@
-//! x
+//! Kitepool keeps the right number of long-polling Buildkite agents running on Kubernetes.
+//!
+//! The decisions are `kitepool-policy`'s, the resources `kitepool-api`'s; here is the shell around them. ARCHITECTURE.md has
+//! the picture and says which module may use which.
+
+pub mod budget;
+pub mod buildkite;
+pub mod cli;
+pub mod clock;
+pub mod cluster;
+pub mod control;
+pub mod pods;
+pub mod sense;
+pub mod serve;
+pub mod shutdown;
+pub mod telemetry;

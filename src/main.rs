@@ -1,1 +1,22 @@
-fn main() {}
+//! The `kitepool` program.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use kitepool::cli;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    // Both HTTP clients find it here; built without one they would fail at the first connection.
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        eprintln!("kitepool: the TLS provider is set up twice");
+        return ExitCode::FAILURE;
+    }
+    match cli::run(cli::Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("kitepool: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

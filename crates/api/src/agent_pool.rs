@@ -1,5 +1,7 @@
 //! `AgentPool`: the scaling of one queue by one kind of pod, as people write it.
 
+#![expect(unreachable_pub, reason = "the derived shadow of each struct is public within a function")]
+
 use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};

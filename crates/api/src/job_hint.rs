@@ -1,5 +1,7 @@
 //! `JobHint`: jobs that an event told of; small, immutable, named by what is in it, so that telling twice changes nothing.
 
+#![expect(unreachable_pub, reason = "the derived shadow of each struct is public within a function")]
+
 use std::fmt::Write as _;
 
 use jiff::Timestamp;

@@ -1,0 +1,213 @@
+//! A dated copy of one kind of object in one namespace, kept by a watch and read by the tick.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use jiff::Timestamp;
+
+use super::view::{DeploymentView, HintView, PodTemplateView, PodView, PoolView};
+
+/// Objects by name. Clones share the content. The tick takes what is there, in the order of names.
+#[derive(Debug)]
+pub struct Cell<T>(Arc<Mutex<Content<T>>>);
+
+impl<T> Clone for Cell<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+#[derive(Debug)]
+struct Content<T> {
+    objects: BTreeMap<String, Arc<T>>,
+    /// Collected by a list in progress, swapped in when it is complete.
+    incoming: BTreeMap<String, Arc<T>>,
+    health: Health,
+}
+
+/// How a watch is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// The first list is not complete yet.
+    Starting,
+    /// Complete, and followed.
+    Following,
+    /// The last attempt failed; the objects are those from before.
+    Broken {
+        /// Since when.
+        since: Timestamp,
+        /// The sentence.
+        why: String,
+        /// Whether the first list was ever complete.
+        synced: bool,
+    },
+}
+
+impl Health {
+    /// Whether the objects are a complete picture, if perhaps an old one.
+    pub const fn is_synced(&self) -> bool {
+        match self {
+            Self::Starting => false,
+            Self::Following => true,
+            Self::Broken { synced, .. } => *synced,
+        }
+    }
+}
+
+impl<T> Default for Cell<T> {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Content {
+            objects: BTreeMap::new(),
+            incoming: BTreeMap::new(),
+            health: Health::Starting,
+        })))
+    }
+}
+
+impl<T> Cell<T> {
+    fn content(&self) -> MutexGuard<'_, Content<T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All objects, in the order of their names.
+    pub fn objects(&self) -> BTreeMap<String, Arc<T>> {
+        self.content().objects.clone()
+    }
+
+    /// One object.
+    pub fn get(&self, name: &str) -> Option<Arc<T>> {
+        self.content().objects.get(name).cloned()
+    }
+
+    /// How the watch is doing.
+    pub fn health(&self) -> Health {
+        self.content().health.clone()
+    }
+
+    /// A list begins.
+    pub fn begin(&self) {
+        self.content().incoming.clear();
+    }
+
+    /// The list brings one.
+    pub fn collect(&self, name: String, object: T) {
+        self.content().incoming.insert(name, Arc::new(object));
+    }
+
+    /// The list is complete.
+    pub fn complete(&self) {
+        let mut content = self.content();
+        content.objects = std::mem::take(&mut content.incoming);
+        content.health = Health::Following;
+    }
+
+    /// The watch brings one.
+    pub fn put(&self, name: String, object: T) {
+        let mut content = self.content();
+        content.objects.insert(name, Arc::new(object));
+        content.health = Health::Following;
+    }
+
+    /// The watch takes one away.
+    pub fn remove(&self, name: &str) {
+        let mut content = self.content();
+        content.objects.remove(name);
+        content.health = Health::Following;
+    }
+
+    /// The watch failed. Answers whether that is news: the first failure, or another reason than before.
+    pub fn fail(&self, now: Timestamp, why: String) -> bool {
+        let mut content = self.content();
+        let (since, is_news) = match &content.health {
+            Health::Broken { since, why: before, .. } => (*since, *before != why),
+            Health::Starting | Health::Following => (now, true),
+        };
+        let synced = content.health.is_synced();
+        content.health = Health::Broken { since, why, synced };
+        is_news
+    }
+}
+
+/// One namespace as it is known.
+#[derive(Debug, Clone, Default)]
+pub struct NamespaceCells {
+    /// Its pools.
+    pub pools: Cell<PoolView>,
+    /// Its hints.
+    pub hints: Cell<HintView>,
+    /// Its Deployments, ours and others: one of the others may be adopted.
+    pub deployments: Cell<DeploymentView>,
+    /// Its pods.
+    pub pods: Cell<PodView>,
+    /// Its pod definitions.
+    pub templates: Cell<PodTemplateView>,
+}
+
+impl NamespaceCells {
+    /// How each watch is doing.
+    pub fn health(&self) -> [(&'static str, Health); 5] {
+        [
+            ("agentpools", self.pools.health()),
+            ("jobhints", self.hints.health()),
+            ("deployments", self.deployments.health()),
+            ("pods", self.pods.health()),
+            ("podtemplates", self.templates.health()),
+        ]
+    }
+
+    /// A Deployment as a conflict made us read it, where that is news to the watch.
+    pub fn take_in_deployment(&self, name: &str, seen: Option<DeploymentView>) {
+        let known = self.deployments.get(name);
+        match (seen, known) {
+            (Some(seen), Some(known)) if seen.resource_version <= known.resource_version => {}
+            (Some(seen), _) => self.deployments.put(name.to_owned(), seen),
+            (None, _) => self.deployments.remove(name),
+        }
+    }
+
+    /// Whether there is a complete picture, if perhaps an old one, of all that a decision needs. Hints are not needed:
+    /// without them a pool follows the readings.
+    pub fn is_synced(&self) -> bool {
+        self.pools.health().is_synced()
+            && self.deployments.health().is_synced()
+            && self.pods.health().is_synced()
+            && self.templates.health().is_synced()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_replaces_everything_at_once_when_it_is_complete() {
+        let cell = Cell::default();
+        cell.put("old".to_owned(), 1);
+        cell.begin();
+        cell.collect("new".to_owned(), 2);
+        assert_eq!(cell.objects().into_keys().collect::<Vec<_>>(), ["old"]);
+        cell.complete();
+        assert_eq!(cell.objects().into_keys().collect::<Vec<_>>(), ["new"]);
+    }
+
+    #[test]
+    fn a_failure_keeps_what_was_known_and_is_news_once() {
+        let cell = Cell::default();
+        cell.begin();
+        cell.collect("a".to_owned(), 1);
+        cell.complete();
+        assert!(cell.fail(Timestamp::UNIX_EPOCH, "denied".to_owned()));
+        assert!(!cell.fail(Timestamp::UNIX_EPOCH, "denied".to_owned()));
+        assert!(cell.health().is_synced());
+        assert!(cell.get("a").is_some());
+    }
+
+    #[test]
+    fn a_watch_that_never_listed_is_not_synced() {
+        let cell = Cell::<u8>::default();
+        cell.fail(Timestamp::UNIX_EPOCH, "no such resource".to_owned());
+        assert!(!cell.health().is_synced());
+    }
+}

@@ -1,0 +1,75 @@
+//! Three clients of one API server, so that none can starve or outvote another: reading, writing through the fence, the lease.
+
+use std::time::Duration;
+
+use kube::{Client, client::ClientBuilder};
+
+/// Where the API server is and who we are.
+pub use kube::Config;
+
+use super::{
+    error::Error,
+    fence::{Fence, FenceLayer, RenewalLayer},
+    lease::LEASE_DURATION,
+};
+
+/// A connection that is not there after this long will not come: the API server is one hop away.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A little longer than the longest silence of a healthy watch, which the API server ends after
+/// [`WATCH_SECONDS`](super::read::WATCH_SECONDS).
+const WATCH_READ_DEADLINE: Duration = Duration::from_secs(75);
+
+/// The clients.
+#[derive(Clone)]
+pub struct Clients {
+    /// Lists, watches, gets. Retries what the API server asks to retry.
+    pub read: Client,
+    /// Every write but the lease's. Never retries: the next tick does, with fresh eyes.
+    pub write: Client,
+    /// The lease alone, so that a burst of other calls cannot delay a renewal.
+    pub lease: Client,
+}
+
+/// Where the API server is and who we are, from `KUBECONFIG`, the home folder or the pod's service account.
+pub async fn config() -> anyhow::Result<Config> {
+    let mut config = Config::infer().await.map_err(|error| {
+        anyhow::anyhow!(
+            "no way to the API server: {}. Inside a cluster the pod needs its service account's token mounted; outside set \
+             KUBECONFIG to a file whose current context exists",
+            chain(&error)
+        )
+    })?;
+    config.connect_timeout = Some(CONNECT_DEADLINE);
+    config.read_timeout = Some(WATCH_READ_DEADLINE);
+    Ok(config)
+}
+
+impl Clients {
+    /// Connects lazily: a server that is away is noticed by the first call, and again by each one after it.
+    pub fn new(config: &Config, fence: &Fence, identity: &str) -> Result<Self, Error> {
+        let read = Client::try_from(config.clone())?;
+        let mut once = config.clone();
+        once.default_retry = false;
+        once.read_timeout = Some(super::fence::WRITE_DEADLINE);
+        let write = ClientBuilder::try_from(once.clone())?.with_layer(&FenceLayer(fence.clone())).build();
+        let renewal = RenewalLayer { identity: identity.to_owned(), fence: fence.clone(), lease_duration: LEASE_DURATION };
+        let lease = ClientBuilder::try_from(once)?.with_layer(&renewal).build();
+        Ok(Self { read, write, lease })
+    }
+}
+
+/// An error with all that caused it, on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,92 @@
+//! What can go wrong at the API server, with a bounded word for labels and a sentence for people.
+
+use super::fence::Fenced;
+
+/// A failed call.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The object changed under us, or exists already: read again, decide again.
+    #[error("the object changed in between (HTTP {status})")]
+    Conflict {
+        /// 409 or 422.
+        status: u16,
+    },
+    /// The object is not there.
+    #[error("not found")]
+    NotFound,
+    /// RBAC, or a quota.
+    #[error("the API server refuses: {message}; grant it in the Role of the chart")]
+    Forbidden {
+        /// Its own words, which name user, verb and resource.
+        message: String,
+    },
+    /// The token of the kubeconfig or service account is not accepted.
+    #[error("the API server does not accept our credentials: {message}")]
+    Unauthorized {
+        /// Its own words.
+        message: String,
+    },
+    /// Held back by the fence.
+    #[error(transparent)]
+    Fenced(#[from] Fenced),
+    /// No answer in time.
+    #[error("no answer within {seconds} s")]
+    Deadline {
+        /// The deadline.
+        seconds: u64,
+    },
+    /// It refuses the object itself.
+    #[error("the API server refuses the object: {message}")]
+    Invalid {
+        /// Its own words.
+        message: String,
+    },
+    /// Everything else: connection, 5xx.
+    #[error("the API server cannot be reached or fails")]
+    Transport(#[source] kube::Error),
+}
+
+impl Error {
+    /// A bounded word for labels and fields.
+    pub const fn category(&self) -> &'static str {
+        match self {
+            Self::Conflict { .. } => "conflict",
+            Self::NotFound => "not_found",
+            Self::Forbidden { .. } => "forbidden",
+            Self::Unauthorized { .. } => "unauthorized",
+            Self::Fenced(_) => "fenced",
+            Self::Deadline { .. } => "deadline",
+            Self::Invalid { .. } => "invalid",
+            Self::Transport(_) => "transport",
+        }
+    }
+
+    /// All of [`Self::category`], for series that are present from the start.
+    pub const CATEGORIES: [&'static str; 8] = [
+        "conflict", "not_found", "forbidden", "unauthorized", "fenced", "deadline", "invalid", "transport",
+    ];
+}
+
+impl From<kube::Error> for Error {
+    fn from(error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) => match status.code {
+                404 => Self::NotFound,
+                409 => Self::Conflict { status: 409 },
+                // A JSON patch whose `test` fails is answered so (measured), and so is an object that breaks a rule.
+                422 if status.message.contains("testing path") || status.message.contains("test operation") => {
+                    Self::Conflict { status: 422 }
+                }
+                400 | 422 => Self::Invalid { message: status.message },
+                401 => Self::Unauthorized { message: status.message },
+                403 => Self::Forbidden { message: status.message },
+                _ => Self::Transport(kube::Error::Api(status)),
+            },
+            kube::Error::Service(source) => match source.downcast::<Fenced>() {
+                Ok(fenced) => Self::Fenced(*fenced),
+                Err(source) => Self::Transport(kube::Error::Service(source)),
+            },
+            other => Self::Transport(other),
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! Kubernetes: the only place that names `kube`.
+//!
+//! ```text
+//!  read   watch ──► views (plain values) in cells          write ──► fence ──► API server
+//!  lease  renew ──► fence (how long a write may still land)
+//! ```
+
+pub mod cell;
+pub mod client;
+pub mod error;
+pub mod events;
+pub mod fence;
+pub mod lease;
+pub mod read;
+pub mod schema;
+pub mod view;
+pub mod write;

@@ -1,0 +1,238 @@
+//! What the tick knows of each object: plain values, taken out of the wire types once when an event arrives.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::{
+        apps::v1::Deployment,
+        core::v1::Pod,
+    },
+    apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta},
+};
+use kitepool_api::{Problem, job_hint::HintedJob, validate::ValidPool};
+use kitepool_policy::spec::PoolName;
+use kube::core::{DynamicObject, Selector, SelectorExt as _};
+use serde_json::Value;
+
+use super::write::FIELD_MANAGER;
+
+/// A Deployment.
+#[derive(Debug, Clone)]
+pub struct DeploymentView {
+    /// Its name.
+    pub name: String,
+    /// Its uid, for deletion preconditions and Events.
+    pub uid: String,
+    /// Grows with each change, on every API server there is; zero if it should not be a number.
+    pub resource_version: u64,
+    /// Whether its status is about its latest spec.
+    pub is_observed: bool,
+    /// `spec.replicas`, 1 where absent as the API server has it.
+    pub replicas: u32,
+    /// `status.replicas`: pods that exist and are not being deleted.
+    pub status_replicas: u32,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// The uid of the controller that owns it.
+    pub owner_uid: Option<String>,
+    /// Whether it is being deleted.
+    pub is_deleting: bool,
+    /// When it was created.
+    pub created_at: Option<Timestamp>,
+    /// Who, other than us, last wrote `spec.replicas`.
+    pub foreign_scaler: Option<String>,
+    selector: Option<Selector>,
+}
+
+impl DeploymentView {
+    /// Whether a pod with these labels is one of its own.
+    pub fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.selector.as_ref().is_some_and(|selector| selector.matches(labels))
+    }
+}
+
+impl From<Deployment> for DeploymentView {
+    fn from(deployment: Deployment) -> Self {
+        let foreign_scaler = foreign_scaler(&deployment.metadata);
+        let generation = deployment.metadata.generation.unwrap_or_default();
+        let spec = deployment.spec.unwrap_or_default();
+        let status = deployment.status.unwrap_or_default();
+        let metadata = deployment.metadata;
+        Self {
+            is_observed: status.observed_generation.unwrap_or_default() >= generation,
+            replicas: count(spec.replicas.unwrap_or(1)),
+            status_replicas: count(status.replicas.unwrap_or_default()),
+            selector: selector(spec.selector),
+            resource_version: resource_version(&metadata),
+            owner_uid: owner_uid(&metadata),
+            is_deleting: metadata.deletion_timestamp.is_some(),
+            created_at: metadata.creation_timestamp.map(|time| time.0),
+            name: metadata.name.unwrap_or_default(),
+            uid: metadata.uid.unwrap_or_default(),
+            labels: metadata.labels.unwrap_or_default(),
+            annotations: metadata.annotations.unwrap_or_default(),
+            foreign_scaler,
+        }
+    }
+}
+
+/// A pod.
+#[derive(Debug, Clone)]
+pub struct PodView {
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// The condition `Ready`.
+    pub is_ready: bool,
+    /// Whether it has a deletion timestamp.
+    pub is_deleting: bool,
+    /// Whether all its containers ended for good.
+    pub is_finished: bool,
+}
+
+impl From<Pod> for PodView {
+    fn from(pod: Pod) -> Self {
+        let status = pod.status.unwrap_or_default();
+        let conditions = status.conditions.unwrap_or_default();
+        Self {
+            is_ready: conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"),
+            is_deleting: pod.metadata.deletion_timestamp.is_some(),
+            is_finished: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
+            labels: pod.metadata.labels.unwrap_or_default(),
+        }
+    }
+}
+
+/// A `PodTemplate`: kept as JSON, so that a field newer than our types is not lost on the way into a Deployment.
+#[derive(Debug, Clone)]
+pub struct PodTemplateView {
+    /// The `template` of the object, `Null` where it has none.
+    pub template: Value,
+}
+
+impl From<DynamicObject> for PodTemplateView {
+    fn from(object: DynamicObject) -> Self {
+        let mut data = object.data;
+        let template = data.get_mut("template").map(Value::take).unwrap_or_default();
+        Self { template }
+    }
+}
+
+fn count(replicas: i32) -> u32 {
+    u32::try_from(replicas).unwrap_or_default()
+}
+
+fn selector(selector: LabelSelector) -> Option<Selector> {
+    let is_empty = selector.match_labels.is_none() && selector.match_expressions.is_none();
+    if is_empty { None } else { Selector::try_from(selector).ok() }
+}
+
+/// The version as a number. It is opaque by contract and a number in fact; only our own writes are compared by it.
+pub fn resource_version(metadata: &ObjectMeta) -> u64 {
+    metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default()
+}
+
+fn owner_uid(metadata: &ObjectMeta) -> Option<String> {
+    let owners = metadata.owner_references.as_deref().unwrap_or_default();
+    owners.iter().find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.clone())
+}
+
+/// The manager of the latest foreign write that owns `spec.replicas`. A write through `scale` is recorded under that
+/// subresource.
+fn foreign_scaler(metadata: &ObjectMeta) -> Option<String> {
+    let entries = metadata.managed_fields.as_deref().unwrap_or_default();
+    entries
+        .iter()
+        .filter(|entry| entry.manager.as_deref() != Some(FIELD_MANAGER))
+        .filter(|entry| {
+            entry.subresource.as_deref() == Some("scale")
+                || entry.fields_v1.as_ref().is_some_and(|fields| fields.0.pointer("/f:spec/f:replicas").is_some())
+        })
+        .max_by_key(|entry| entry.time.as_ref().map(|time| time.0))
+        .and_then(|entry| entry.manager.clone())
+}
+
+/// The name of any object.
+pub fn name_of(object: &impl kube::Resource) -> String {
+    object.meta().name.clone().unwrap_or_default()
+}
+
+/// Takes away what no view needs, so that less is copied: the record of applied manifests.
+pub fn strip<K: kube::Resource>(mut object: K) -> K {
+    if let Some(annotations) = object.meta_mut().annotations.as_mut() {
+        annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+    }
+    object
+}
+
+/// A pool, taken apart once: what stands in it, or everything that is wrong with it.
+#[derive(Debug, Clone)]
+pub struct PoolView {
+    /// Which pool.
+    pub name: PoolName,
+    /// Its uid.
+    pub uid: String,
+    /// Grows with each change of its spec.
+    pub generation: i64,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Whether it is being deleted.
+    pub is_deleting: bool,
+    /// The spec and the annotations, valid; or all their problems.
+    pub pool: Result<Box<ValidPool>, Vec<Problem>>,
+    /// The queue as written, valid or not.
+    pub raw_queue: Option<String>,
+    /// Workers in a pod as written, one where that is no number.
+    pub raw_agents_per_pod: u32,
+    /// The status as it stands.
+    pub status: Option<Value>,
+}
+
+impl From<DynamicObject> for PoolView {
+    fn from(object: DynamicObject) -> Self {
+        let name = PoolName {
+            namespace: object.metadata.namespace.clone().unwrap_or_default(),
+            name: object.metadata.name.clone().unwrap_or_default(),
+        };
+        let metadata = object.metadata.clone();
+        let status = object.data.get("status").cloned();
+        let written = |pointer: &str| object.data.pointer(pointer).cloned().unwrap_or_default();
+        let raw_queue = written("/spec/queue").as_str().map(ToOwned::to_owned);
+        let raw_agents_per_pod = written("/spec/agentsPerPod").as_u64().and_then(|n| u32::try_from(n).ok()).unwrap_or(1);
+        let pool = kitepool_api::parse(object).and_then(|pool| kitepool_api::validate(&pool)).map(Box::new);
+        Self {
+            name,
+            uid: metadata.uid.unwrap_or_default(),
+            generation: metadata.generation.unwrap_or_default(),
+            annotations: metadata.annotations.unwrap_or_default(),
+            is_deleting: metadata.deletion_timestamp.is_some(),
+            pool,
+            raw_queue,
+            raw_agents_per_pod,
+            status,
+        }
+    }
+}
+
+/// A hint. One that cannot be read has no jobs and is deleted like any that expired.
+#[derive(Debug, Clone)]
+pub struct HintView {
+    /// When the API server stored it.
+    pub stored_at: Timestamp,
+    /// Its jobs.
+    pub jobs: Vec<HintedJob>,
+    /// What is wrong with it.
+    pub problem: Option<String>,
+}
+
+impl From<DynamicObject> for HintView {
+    fn from(object: DynamicObject) -> Self {
+        let stored_at = object.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
+        match kitepool_api::parse_hint(object) {
+            Ok(jobs) => Self { stored_at, jobs, problem: None },
+            Err(problem) => Self { stored_at, jobs: Vec::new(), problem: Some(problem.to_string()) },
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! Carries out what was decided: per pool one task with one call in flight; intent is recorded before the act.
+//!
+//! ```text
+//!  status (memory) ─► create / scale / delete, in order ─► outcome: what landed, or why not
+//!        │ fails: no act                  │ fails: the rest is dropped, the next tick decides again
+//! ```
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use kitepool_policy::{decision::Intent, memory::Memory, spec::PoolName, units::Pods};
+use serde_json::Value;
+use tokio::{sync::Notify, task::JoinSet, time::Instant};
+
+use crate::{
+    clock::Clock,
+    cluster::{error::Error, read::Reader, view::DeploymentView, write::Writer},
+};
+
+/// After the first failure of a pool's writes; doubled up to the last. Most failures are a conflict that one read mends.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_LAST: Duration = Duration::from_secs(10);
+
+/// Writes of one pool in one tick: at most one a generation, and a pool with more generations than this is worked off over
+/// several ticks.
+pub const INTENTS_MAX: usize = 8;
+
+/// What is to be written for one pool.
+#[derive(Debug, Clone)]
+pub struct Work {
+    /// Which pool.
+    pub pool: PoolName,
+    /// Its uid: a pool that was made anew under the same name is another one.
+    pub uid: String,
+    /// The new status, where it differs from the one that stands.
+    pub status: Option<Value>,
+    /// The memory within that status.
+    pub memory: Memory,
+    /// The writes that follow it.
+    pub acts: Vec<Act>,
+    /// Why, for the Events.
+    pub reason: String,
+}
+
+/// One write, with what it needs.
+#[derive(Debug, Clone)]
+pub enum Act {
+    /// Create a Deployment.
+    Create {
+        /// Its name.
+        generation: String,
+        /// Its replicas.
+        replicas: Pods,
+        /// Itself.
+        manifest: Value,
+    },
+    /// Scale one.
+    Scale {
+        /// Its name.
+        generation: String,
+        /// What must stand.
+        from: Pods,
+        /// What is to stand.
+        to: Pods,
+    },
+    /// Delete one.
+    Delete {
+        /// Its name.
+        generation: String,
+        /// Its uid.
+        uid: String,
+    },
+}
+
+impl Act {
+    /// The policy's intent as a write. `None` when what it needs is not known any more.
+    pub fn from_intent(intent: Intent, manifest: impl Fn(Pods) -> Option<Value>, uid: impl Fn(&str) -> Option<String>) -> Option<Self> {
+        match intent {
+            Intent::Create { generation, replicas } => {
+                manifest(replicas).map(|manifest| Self::Create { generation, replicas, manifest })
+            }
+            Intent::Scale { generation, from, to } => Some(Self::Scale { generation, from, to }),
+            Intent::Delete { generation } => uid(&generation).map(|uid| Self::Delete { generation, uid }),
+        }
+    }
+
+    /// The Deployment it is about.
+    pub fn generation(&self) -> &str {
+        match self {
+            Self::Create { generation, .. } | Self::Scale { generation, .. } | Self::Delete { generation, .. } => generation,
+        }
+    }
+
+    /// A bounded word for labels.
+    pub const fn verb(&self) -> &'static str {
+        match self {
+            Self::Create { .. } => "create",
+            Self::Scale { .. } => "scale",
+            Self::Delete { .. } => "delete",
+        }
+    }
+
+    /// All of [`Self::verb`], and the status write.
+    pub const VERBS: [&'static str; 5] = ["create", "scale", "delete", "status", "delete_hint"];
+}
+
+/// What a write of ours left at a Deployment; it stands in for the cell until the watch has caught up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Landed {
+    /// These replicas, as of this resource version.
+    Replicas {
+        /// `spec.replicas`.
+        replicas: Pods,
+        /// Of the Deployment.
+        resource_version: u64,
+    },
+    /// It is gone.
+    Deleted,
+}
+
+/// How a pool's writes ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Which pool.
+    pub pool: PoolName,
+    /// Its uid.
+    pub uid: String,
+    /// The status that stands now, where it was written.
+    pub status: Option<Value>,
+    /// The memory in it.
+    pub memory: Memory,
+    /// Why it was decided.
+    pub reason: String,
+    /// What landed, by Deployment.
+    pub landed: Vec<(String, Landed)>,
+    /// Acts that were carried out, for Events and counters.
+    pub done: Vec<Act>,
+    /// Deployments read again after a conflict; `None`: not there.
+    pub reread: Vec<(String, Option<DeploymentView>)>,
+    /// The first failure, and at what.
+    pub failure: Option<(&'static str, Error)>,
+}
+
+/// The writers, at most one a pool.
+#[derive(Debug)]
+pub struct Writers {
+    writer: Arc<Writer>,
+    reader: Reader,
+    clock: Clock,
+    wake: Arc<Notify>,
+    running: JoinSet<Outcome>,
+    busy: BTreeSet<String>,
+    retries: BTreeMap<String, Retry>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Retry {
+    at: Instant,
+    delay: Duration,
+}
+
+impl Writers {
+    /// No writes in flight.
+    pub fn new(writer: Arc<Writer>, reader: Reader, clock: Clock, wake: Arc<Notify>) -> Self {
+        Self {
+            writer,
+            reader,
+            clock,
+            wake,
+            running: JoinSet::new(),
+            busy: BTreeSet::new(),
+            retries: BTreeMap::new(),
+        }
+    }
+
+    /// Whether a pool's writes may begin: none in flight, and not waiting after a failure.
+    pub fn is_free(&self, uid: &str) -> bool {
+        let waits = self.retries.get(uid).is_some_and(|retry| self.clock.mono() < retry.at);
+        !self.busy.contains(uid) && !waits
+    }
+
+    /// Whether a call of the pool is in flight.
+    pub fn is_busy(&self, uid: &str) -> bool {
+        self.busy.contains(uid)
+    }
+
+    /// Begins a pool's writes.
+    pub fn begin(&mut self, work: Work) {
+        self.busy.insert(work.uid.clone());
+        let (writer, reader, wake) = (Arc::clone(&self.writer), self.reader.clone(), Arc::clone(&self.wake));
+        self.running.spawn(async move {
+            let outcome = carry_out(work, &writer, &reader).await;
+            wake.notify_one();
+            outcome
+        });
+    }
+
+    /// What has ended since the last tick, in the order of pools.
+    pub fn ended(&mut self) -> Vec<Outcome> {
+        let mut outcomes = Vec::new();
+        while let Some(ended) = self.running.try_join_next() {
+            match ended {
+                Ok(outcome) => outcomes.push(outcome),
+                // A panic in a write: its pool stays busy for this term, which is safe, and the log has it.
+                Err(error) => tracing::error!(error = %error, "a write ended abnormally"),
+            }
+        }
+        outcomes.sort_by(|a, b| a.pool.cmp(&b.pool));
+        for outcome in &outcomes {
+            self.busy.remove(&outcome.uid);
+            self.note(&outcome.uid, outcome.failure.is_some());
+        }
+        outcomes
+    }
+
+    fn note(&mut self, uid: &str, has_failed: bool) {
+        if has_failed {
+            let before = self.retries.get(uid).map(|retry| retry.delay * 2);
+            let delay = before.unwrap_or(RETRY_FIRST).min(RETRY_LAST);
+            self.retries.insert(uid.to_owned(), Retry { at: self.clock.mono() + delay, delay });
+        } else {
+            self.retries.remove(uid);
+        }
+    }
+
+    /// Forgets pools that are gone.
+    pub fn retain(&mut self, is_there: impl Fn(&str) -> bool) {
+        self.retries.retain(|uid, _| is_there(uid));
+    }
+
+    /// Waits until nothing is in flight; each call has its own deadline.
+    pub async fn drain(&mut self) {
+        while self.running.join_next().await.is_some() {}
+    }
+}
+
+async fn carry_out(work: Work, writer: &Writer, reader: &Reader) -> Outcome {
+    let PoolName { namespace, name } = &work.pool;
+    let mut outcome = Outcome {
+        pool: work.pool.clone(),
+        uid: work.uid.clone(),
+        status: None,
+        memory: work.memory,
+        reason: work.reason,
+        landed: Vec::new(),
+        done: Vec::new(),
+        reread: Vec::new(),
+        failure: None,
+    };
+    if let Some(status) = work.status {
+        match writer.put_pool_status(namespace, name, &work.uid, &status).await {
+            Ok(()) => outcome.status = Some(status),
+            Err(error) => {
+                outcome.failure = Some(("status", error));
+                return outcome;
+            }
+        }
+    }
+    for act in work.acts.into_iter().take(INTENTS_MAX) {
+        match carry_out_one(&act, namespace, writer).await {
+            Ok((generation, landed)) => {
+                outcome.landed.push((generation, landed));
+                outcome.done.push(act);
+            }
+            Err(error) => {
+                if matches!(error, Error::Conflict { .. } | Error::NotFound) {
+                    let generation = act.generation().to_owned();
+                    if let Ok(seen) = reader.deployment(namespace, &generation).await {
+                        outcome.reread.push((generation, seen));
+                    }
+                }
+                outcome.failure = Some((act.verb(), error));
+                break;
+            }
+        }
+    }
+    outcome
+}
+
+async fn carry_out_one(act: &Act, namespace: &str, writer: &Writer) -> Result<(String, Landed), Error> {
+    match act {
+        Act::Create { generation, replicas, manifest } => {
+            let resource_version = writer.create_deployment(namespace, manifest).await?;
+            Ok((generation.clone(), Landed::Replicas { replicas: *replicas, resource_version }))
+        }
+        Act::Scale { generation, from, to } => {
+            let resource_version = writer.scale(namespace, generation, from.0, to.0).await?;
+            Ok((generation.clone(), Landed::Replicas { replicas: *to, resource_version }))
+        }
+        Act::Delete { generation, uid } => {
+            writer.delete_deployment(namespace, generation, uid).await?;
+            Ok((generation.clone(), Landed::Deleted))
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! The loop: observe, decide, check, act, record.
+//!
+//! ```text
+//!  cells, readings ─► snapshot ─► policy::decide ─► policy::check ─► status (intent first) ─► act ─► API server
+//!       ▲                                                                                   │
+//!       └────────────────────────────── what really landed ◄────────────────────────────────┘
+//! ```
+
+pub mod act;
+pub mod announce;
+pub mod conditions;
+pub mod hints;
+pub mod metrics;
+pub mod pool;
+pub mod pool_status;
+pub mod queues;
+pub mod readings;
+pub mod run;
+mod show;
+pub mod snapshot;
+pub mod status;
+pub mod tick;
+pub mod verdict;

@@ -1,0 +1,196 @@
+//! One pool in one tick: what is known of it, and what is carried from tick to tick.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use kitepool_api::{
+    Problem,
+    validate::{TemplateSource, ValidPool},
+};
+use kitepool_policy::{memory::Memory, observation::PodCounts, spec::PoolName, units::Pods};
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::{
+    pool_status,
+    snapshot::{GenerationFacts, NamespaceSnapshot, Overlay},
+};
+use crate::{
+    cluster::{
+        cell::NamespaceCells,
+        events::PoolReference,
+        view::{PodTemplateView, PoolView},
+    },
+    pods::{
+        generation::{self, Owner, Planned},
+        render::Overrides,
+    },
+};
+
+/// What is carried from tick to tick. All of it that matters stands in the pool's status as well.
+#[derive(Debug)]
+pub struct PoolState {
+    /// Which pool.
+    pub name: PoolName,
+    /// What the policy remembers, as recorded.
+    pub memory: Memory,
+    /// The status as it stands, as far as we wrote or read it.
+    pub status: Value,
+    /// When it was last written.
+    pub status_written_at: Option<Instant>,
+    /// The last change that was logged and not made, so that each is logged once.
+    pub logged: Option<(u32, u32)>,
+    planned: Option<(PlanKey, PlanResult)>,
+}
+
+type PlanResult = Result<Planned, Vec<Problem>>;
+
+/// What a plan depends on; the same again gives the same plan.
+#[derive(Debug, Clone)]
+struct PlanKey {
+    generation: i64,
+    template: Option<Arc<PodTemplateView>>,
+    existing: BTreeMap<String, String>,
+}
+
+impl PlanKey {
+    /// An object in a cell never changes; a changed one is another object.
+    fn is_same(&self, other: &Self) -> bool {
+        let same_template = match (&self.template, &other.template) {
+            (Some(one), Some(another)) => Arc::ptr_eq(one, another),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        self.generation == other.generation && same_template && self.existing == other.existing
+    }
+}
+
+impl PoolState {
+    /// From what the cluster says.
+    pub fn load(view: &PoolView) -> Self {
+        let status = view.status.clone().unwrap_or(Value::Null);
+        Self {
+            name: view.name.clone(),
+            memory: pool_status::memory(&status),
+            status,
+            status_written_at: None,
+            logged: None,
+            planned: None,
+        }
+    }
+
+    /// The generation that the definition asks for now; rendered again only when something of it changed.
+    pub fn plan(&mut self, view: &PoolView, valid: &ValidPool, facts: &PlanInputs<'_>) -> PlanResult {
+        let existing: BTreeMap<String, String> = facts
+            .generations
+            .iter()
+            .filter_map(|generation| Some((generation.inputs.clone()?, generation.seen.name.clone())))
+            .collect();
+        let template = match &valid.template {
+            TemplateSource::Inline(_) => None,
+            TemplateSource::Reference(name) => facts.cells.templates.get(name),
+        };
+        let key = PlanKey { generation: view.generation, template, existing };
+        if let Some((known, plan)) = &self.planned
+            && known.is_same(&key)
+        {
+            return plan.clone();
+        }
+        let plan = make_plan(view, valid, key.template.as_deref(), facts.endpoint, &key.existing);
+        self.planned = Some((key, plan.clone()));
+        plan
+    }
+}
+
+/// What a plan is made from, besides the pool.
+pub struct PlanInputs<'a> {
+    /// The namespace.
+    pub cells: &'a NamespaceCells,
+    /// The pool's generations.
+    pub generations: &'a [GenerationFacts],
+    /// Buildkite's address, where it was given to us.
+    pub endpoint: Option<&'a str>,
+}
+
+fn make_plan(
+    view: &PoolView,
+    valid: &ValidPool,
+    template: Option<&PodTemplateView>,
+    endpoint: Option<&str>,
+    existing: &BTreeMap<String, String>,
+) -> PlanResult {
+    let overrides = Overrides {
+        queue: valid.queue.clone(),
+        tags: valid.spec.tags.clone(),
+        token: valid.token.clone(),
+        agents_per_pod: valid.spec.agents_per_pod.get(),
+        longest_job: valid.longest_job,
+        endpoint: endpoint.map(ToOwned::to_owned),
+    };
+    let owner = owner(view);
+    match (&valid.template, template) {
+        (TemplateSource::Inline(definition), _) => {
+            generation::plan(&owner, definition, &overrides, "spec.template", existing)
+        }
+        (TemplateSource::Reference(name), Some(template)) => {
+            generation::plan(&owner, &template.template, &overrides, &format!("PodTemplate {name}: template"), existing)
+        }
+        (TemplateSource::Reference(name), None) => Err(vec![Problem::new(
+            "spec.podTemplateRef.name",
+            format!("there is no PodTemplate {name} in namespace {}", view.name.namespace),
+            "create it (pod-library/ has some to start from), or name one that exists",
+        )]),
+    }
+}
+
+/// The pool as the owner of its generations.
+pub fn owner(view: &PoolView) -> Owner {
+    Owner { namespace: view.name.namespace.clone(), name: view.name.name.clone(), uid: view.uid.clone() }
+}
+
+/// What is known of one pool in one tick, its validity apart.
+#[derive(Debug)]
+pub struct PoolFacts {
+    /// The pool.
+    pub view: Arc<PoolView>,
+    /// Its generations.
+    pub generations: Vec<GenerationFacts>,
+}
+
+impl PoolFacts {
+    /// Out of the cells.
+    pub fn gather(view: Arc<PoolView>, namespace: &NamespaceSnapshot, overlay: &Overlay) -> Self {
+        let adopt = view.pool.as_ref().ok().and_then(|valid| valid.adopt.as_deref());
+        let generations = namespace.generations(&view, adopt, overlay);
+        Self { view, generations }
+    }
+
+    /// Replicas that the specs of all generations ask for.
+    pub fn replicas(&self) -> Pods {
+        self.generations.iter().fold(Pods::ZERO, |sum, generation| sum.plus(generation.seen.replicas))
+    }
+
+    /// All pods, whatever their generation.
+    pub fn pods(&self) -> PodCounts {
+        self.generations.iter().fold(PodCounts::default(), |sum, generation| PodCounts {
+            unready: sum.unready.plus(generation.seen.pods.unready),
+            ready: sum.ready.plus(generation.seen.pods.ready),
+            draining: sum.draining.plus(generation.seen.pods.draining),
+        })
+    }
+
+    /// The uid of one of its Deployments.
+    pub fn uid_of(&self, generation: &str) -> Option<String> {
+        let found = self.generations.iter().find(|facts| facts.seen.name == generation)?;
+        (!found.uid.is_empty()).then(|| found.uid.clone())
+    }
+
+    /// Who, other than us, last wrote its replicas.
+    pub fn foreign_scaler_of(&self, generation: &str) -> Option<&str> {
+        self.generations.iter().find(|facts| facts.seen.name == generation)?.foreign_scaler.as_deref()
+    }
+}
+
+/// The pool as an Event is about it.
+pub fn reference(pool: &PoolName, uid: &str) -> PoolReference {
+    PoolReference { namespace: pool.namespace.clone(), name: pool.name.clone(), uid: uid.to_owned() }
+}

@@ -1,0 +1,91 @@
+//! Pools of one queue, put together for the policy.
+
+use std::collections::BTreeMap;
+
+use kitepool_policy::{
+    observation::{PoolObservation, QueueObservation},
+    spec::PoolName,
+    units::{Agents, Pods},
+};
+
+use super::{hints, pool::PoolFacts, readings::QueueKey, tick::Candidate};
+use crate::sense::watch::ClusterWatch;
+
+/// One queue and the pools that serve it.
+#[derive(Debug)]
+pub struct Queue {
+    /// What the policy sees.
+    pub observation: QueueObservation,
+    /// The pools' uids.
+    pub uids: BTreeMap<PoolName, String>,
+}
+
+impl Queue {
+    /// Whether a pool of this namespace serves it.
+    pub fn serves(&self, namespace: &str) -> bool {
+        self.uids.keys().any(|pool| pool.namespace == namespace)
+    }
+
+    /// The other pools of the queue.
+    pub fn companions_of(&self, pool: &PoolName) -> Vec<PoolName> {
+        self.uids.keys().filter(|name| *name != pool).cloned().collect()
+    }
+}
+
+/// The queues of all valid pools.
+pub(super) fn by_key(candidates: &[Candidate], broken: &[PoolFacts], watch: &ClusterWatch) -> BTreeMap<QueueKey, Queue> {
+    let mut queues: BTreeMap<QueueKey, Queue> = BTreeMap::new();
+    for candidate in candidates {
+        let queue = queues.entry(candidate.seen.key.clone()).or_insert_with(|| Queue {
+            observation: QueueObservation {
+                queue: candidate.valid.queue.clone(),
+                reading: candidate.seen.reading,
+                hints: Vec::new(),
+                standing: Agents::ZERO,
+                pools: Vec::new(),
+            },
+            uids: BTreeMap::new(),
+        });
+        // Several tokens may see the queue; the one that is doing best speaks for it.
+        if better(&candidate.seen.reading, &queue.observation.reading) {
+            queue.observation.reading = candidate.seen.reading;
+        }
+        queue.uids.insert(candidate.view().name.clone(), candidate.view().uid.clone());
+        queue.observation.pools.push(PoolObservation {
+            spec: candidate.valid.spec.clone(),
+            memory: candidate.memory.clone(),
+            generations: candidate.facts.generations.iter().map(|generation| generation.seen.clone()).collect(),
+            wanted_generation: candidate.plan.as_ref().ok().map(|planned| planned.name.clone()),
+        });
+    }
+    for (key, queue) in &mut queues {
+        let mut namespaces: Vec<&str> = queue.uids.keys().map(|pool| pool.namespace.as_str()).collect();
+        namespaces.dedup();
+        for cells in namespaces.into_iter().filter_map(|namespace| watch.namespaces.get(namespace)) {
+            queue.observation.hints.extend(hints::for_queue(cells, key));
+        }
+        queue.observation.standing = standing(key.queue(), &queue.uids, broken);
+    }
+    queues
+}
+
+/// A later good answer is better; with the same, one without trouble.
+fn better(a: &kitepool_policy::observation::Reading, b: &kitepool_policy::observation::Reading) -> bool {
+    let rank = |reading: &kitepool_policy::observation::Reading| {
+        (reading.trouble.is_none(), reading.last_good.map(|good| good.at))
+    };
+    rank(a) > rank(b)
+}
+
+/// Ready agents of broken pools beside these pools that name the same queue. What a broken pool says of its token may be
+/// what is broken, so its namespace has to do for whose queue it is.
+fn standing(queue: &str, beside: &BTreeMap<PoolName, String>, broken: &[PoolFacts]) -> Agents {
+    broken
+        .iter()
+        .filter(|facts| facts.view.raw_queue.as_deref() == Some(queue))
+        .filter(|facts| beside.keys().any(|pool| pool.namespace == facts.view.name.namespace))
+        .fold(Agents::ZERO, |sum, facts| {
+            let Pods(ready) = facts.pods().ready;
+            sum.plus(Agents(ready.saturating_mul(facts.view.raw_agents_per_pod)))
+        })
+}

@@ -1,0 +1,130 @@
+//! From a pool to its reading: which token it uses, what that token's polls brought, and which pools share a queue.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use kitepool_api::validate::{TokenSource, ValidPool};
+use kitepool_policy::observation::{Reading, Trouble};
+use tokio::{sync::Notify, task::JoinSet};
+
+use super::run::Shared;
+use crate::{
+    buildkite::{EndpointError, Identity},
+    cluster::{read::Reader, view::PoolView},
+    sense::{
+        poll::{PollConfig, PollSet, TokenKey},
+        tokens::SecretTokens,
+    },
+};
+
+/// Where Buildkite is, unless the flags say otherwise.
+pub const DEFAULT_ENDPOINT: &str = "https://agent.buildkite.com/v3";
+
+/// The queue that a pool serves. Pools of one queue are decided about together.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum QueueKey {
+    /// Whose it is is known: tokens of the same cluster see the same queue.
+    Known(Identity, String),
+    /// Not yet: only the same token is surely the same queue.
+    Unknown(TokenKey, String),
+}
+
+impl QueueKey {
+    /// The queue's key at Buildkite.
+    pub fn queue(&self) -> &str {
+        match self {
+            Self::Known(_, queue) | Self::Unknown(_, queue) => queue,
+        }
+    }
+}
+
+/// What is known of a pool's queue.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// For the policy.
+    pub reading: Reading,
+    /// Which queue.
+    pub key: QueueKey,
+    /// The identity to remember: the first that was seen.
+    pub identity: Option<Identity>,
+    /// What is wrong with the token.
+    pub token_problem: Option<String>,
+    /// What is wrong with the reading.
+    pub trouble: Option<String>,
+}
+
+/// The readings of one term.
+#[derive(Debug)]
+pub struct Readings {
+    secrets: SecretTokens,
+    polls: PollSet,
+}
+
+impl Readings {
+    /// Begins to read Secrets and to poll.
+    pub(super) fn begin(
+        shared: &Shared,
+        reader: Reader,
+        wake: &Arc<Notify>,
+        background: &mut JoinSet<()>,
+    ) -> Result<Self, EndpointError> {
+        let secrets = SecretTokens::default();
+        background.spawn(secrets.clone().follow(reader, Arc::clone(wake)));
+        let config = PollConfig {
+            endpoint: shared.config.endpoint.clone().unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned()),
+            interval: shared.config.poll_interval,
+            deadline: shared.config.poll_deadline,
+            budget: shared.config.buildkite_budget,
+        };
+        let metrics = shared.metrics.clone();
+        let observe = Arc::new(move |outcome, took| metrics.asked_buildkite(outcome, took));
+        let polls = PollSet::new(config, shared.clock.clone(), Arc::clone(wake), observe)?;
+        Ok(Self { secrets, polls })
+    }
+
+    /// The tokens of these pools are wanted, and no others.
+    pub fn want<'a>(&mut self, pools: impl Iterator<Item = (&'a PoolView, &'a ValidPool)>) {
+        let keys: BTreeSet<TokenKey> = pools.map(|(view, valid)| token_key(view, &valid.token)).collect();
+        let files = keys.iter().filter_map(|key| match key {
+            TokenKey::File(path) => Some(path.clone()),
+            TokenKey::Secret { .. } => None,
+        });
+        let files: BTreeSet<String> = files.collect();
+        self.secrets.want(keys.into_iter().filter(|key| matches!(key, TokenKey::Secret { .. })).collect());
+        let values: BTreeMap<_, _> = self.secrets.values();
+        self.polls.set(values, files);
+    }
+
+    /// What is known for a pool that has known this identity so far.
+    pub fn of(&self, view: &PoolView, valid: &ValidPool, expected: Option<Identity>) -> Seen {
+        let token = token_key(view, &valid.token);
+        let stored = self.secrets.get(&token);
+        let token_problem = stored.as_ref().and_then(|token| token.problem.as_ref()).map(ToString::to_string);
+        let mut look = self.polls.look(&token, &valid.queue, expected.as_ref());
+        if matches!(token, TokenKey::Secret { .. }) && stored.is_none() {
+            look.reading = Reading { last_good: None, trouble: Some(Trouble::NotRead) };
+            look.trouble = Some("the Secret with the agent token was not read yet".to_owned());
+        }
+        let queue = valid.queue.clone();
+        // Under another identity than the pool knows, its queue is still the one it knew.
+        let identity = expected.or(look.identity);
+        let key = match &identity {
+            Some(identity) => QueueKey::Known(identity.clone(), queue),
+            None => QueueKey::Unknown(token, queue),
+        };
+        Seen { reading: look.reading, key, identity, trouble: token_problem.clone().or(look.trouble), token_problem }
+    }
+}
+
+fn token_key(view: &PoolView, token: &TokenSource) -> TokenKey {
+    match token {
+        TokenSource::Secret { name, key } => TokenKey::Secret {
+            namespace: view.name.namespace.clone(),
+            name: name.clone(),
+            key: key.clone(),
+        },
+        TokenSource::File(path) => TokenKey::File(path.clone()),
+    }
+}

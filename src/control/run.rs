@@ -1,0 +1,248 @@
+//! The life of a replica: contend for the lease, lead for a term, stand by again.
+//!
+//! ```text
+//!  start ─► standby ──lease is ours, fence open──► term: sensors from scratch, tick … tick
+//!             ▲                                       │
+//!             └──── lease lost, or fence closed ◄─────┤
+//!  stop: finish writes in flight, give up the lease ◄─┘
+//! ```
+//!
+//! A term takes nothing from the one before: what a restart would miss, a new term would miss too.
+
+use std::{net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    metrics::Metrics,
+    status::{Board, Phase},
+    tick::Term,
+};
+use crate::{
+    clock::Clock,
+    cluster::{
+        client::{self, Clients},
+        events::Announcer,
+        fence::{Fence, WRITE_DEADLINE},
+        lease::{self, Leadership},
+        read::Reader,
+        schema,
+        write::Writer,
+    },
+    serve,
+};
+
+/// What the flags came to.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Namespaces to look after, sorted.
+    pub namespaces: Vec<String>,
+    /// Buildkite's agent API, where it was given.
+    pub endpoint: Option<String>,
+    /// Where to serve.
+    pub listen: SocketAddr,
+    /// How often to poll.
+    pub poll_interval: Duration,
+    /// How long an answer may take.
+    pub poll_deadline: Duration,
+    /// Requests to Buildkite a minute.
+    pub buildkite_budget: NonZeroU32,
+    /// Writes to the API server a second.
+    pub write_budget: NonZeroU32,
+    /// Write nothing but the lease.
+    pub is_dry_run: bool,
+    /// The lease.
+    pub lease_name: String,
+    /// Its namespace.
+    pub lease_namespace: String,
+    /// Our name in it.
+    pub identity: String,
+}
+
+/// Wakes are coalesced: the first at once, then at most twenty a second.
+const TICK_INTERVAL_MIN: Duration = Duration::from_millis(50);
+
+/// Cooldowns, windows and steps end without anybody waking us; nobody sets them finer than a second.
+const TICK_INTERVAL_MAX: Duration = Duration::from_secs(1);
+
+/// How often the definitions are looked at while they are missing or old.
+const SCHEMA_RETRY: Duration = Duration::from_secs(5);
+
+/// Writes in flight at the end are waited for as long as one may take, and a little for the lease.
+const STOP_DEADLINE: Duration = Duration::from_secs(WRITE_DEADLINE.as_secs() + 2);
+
+/// What all terms share.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub(super) config: Arc<Config>,
+    pub(super) clock: Clock,
+    pub(super) clients: Clients,
+    pub(super) fence: Fence,
+    pub(super) board: Board,
+    pub(super) metrics: Metrics,
+}
+
+/// Runs until `stop`.
+pub async fn run(config: Config, kubernetes: client::Config, stop: CancellationToken) -> anyhow::Result<()> {
+    let clock = Clock::machine();
+    let fence = Fence::closed(clock.clone());
+    let clients = Clients::new(&kubernetes, &fence, &config.identity).context("the kubeconfig cannot be used")?;
+    let (metrics, registry) = Metrics::new(crate::buildkite::OUTCOMES);
+    let board = Board::default();
+    let serving = serve::listen(config.listen, board.clone(), registry, clock.clone(), stop.clone()).await?;
+    let shared = Shared { config: Arc::new(config), clock, clients, fence, board, metrics };
+
+    let mut tasks = JoinSet::new();
+    tasks.spawn(serving);
+    tasks.spawn(lead(shared, stop.clone()));
+    // Both end only after `stop`, or because something is badly wrong: then the program ends, and Kubernetes starts it again.
+    while let Some(ended) = tasks.join_next().await {
+        let outcome = ended.context("a task ended abnormally").flatten();
+        stop.cancel();
+        outcome?;
+    }
+    Ok(())
+}
+
+async fn lead(shared: Shared, stop: CancellationToken) -> anyhow::Result<()> {
+    let Some(Leadership { mut leading, mut task }) = contend(&shared, &stop).await else {
+        return Ok(());
+    };
+    loop {
+        if shared.board.set(Phase::Standby) {
+            tracing::info!(identity = shared.config.identity, "standing by");
+        }
+        shared.metrics.leads(false);
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            ended = &mut task => anyhow::bail!("the lease task ended: {ended:?}"),
+            gained = until(&mut leading, true) => gained?,
+        }
+        if !shared.fence.holds() {
+            // The task still believes in a lease whose end this process slept through; its next renewal tells.
+            tokio::time::sleep(TICK_INTERVAL_MAX).await;
+            continue;
+        }
+        tracing::info!(identity = shared.config.identity, "leading");
+        shared.metrics.leads(true);
+        let lost = CancellationToken::new();
+        let term = lead_a_term(&shared, &lost, &stop);
+        let mut term = std::pin::pin!(term);
+        tokio::select! {
+            biased;
+            ended = &mut term => ended,
+            ended = &mut task => anyhow::bail!("the lease task ended while leading: {ended:?}"),
+            _ = until(&mut leading, false) => {
+                tracing::warn!("the lease is lost");
+                lost.cancel();
+                term.await;
+            }
+        }
+        if stop.is_cancelled() {
+            break;
+        }
+    }
+    shared.board.set(Phase::Stopping);
+    shared.metrics.leads(false);
+    // Dropping the receiver tells the lease task to give the lease up, so that the next leader need not wait for its end.
+    drop(leading);
+    if tokio::time::timeout(STOP_DEADLINE, task).await.is_err() {
+        tracing::warn!("the lease could not be given up in time; it ends by itself");
+    }
+    shared.fence.close();
+    Ok(())
+}
+
+/// Until the lease task believes that we lead, or that we do not.
+async fn until(leading: &mut watch::Receiver<bool>, wanted: bool) -> anyhow::Result<()> {
+    leading.wait_for(|leading| *leading == wanted).await.map(drop).context("the lease task is gone")
+}
+
+/// Until the lease can be read or `stop`: what keeps us from it (no such namespace, no right, no server) can be mended while
+/// we run.
+async fn contend(shared: &Shared, stop: &CancellationToken) -> Option<Leadership> {
+    let Config { lease_namespace, lease_name, identity, .. } = &*shared.config;
+    loop {
+        let attempt = lease::contend(shared.clients.lease.clone(), lease_namespace, lease_name, identity);
+        let why = tokio::select! {
+            biased;
+            () = stop.cancelled() => return None,
+            attempt = tokio::time::timeout(WRITE_DEADLINE, attempt) => match attempt {
+                Ok(Ok(leadership)) => return Some(leadership),
+                Ok(Err(error)) => format!("{error:#}"),
+                Err(_elapsed) => format!("the lease {lease_namespace}/{lease_name}: no answer in time"),
+            },
+        };
+        tracing::error!(why, "cannot contend for the lease; trying again");
+        shared.board.set(Phase::Blocked { why: vec![why] });
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return None,
+            () = tokio::time::sleep(SCHEMA_RETRY) => {}
+        }
+    }
+}
+
+async fn lead_a_term(shared: &Shared, lost: &CancellationToken, stop: &CancellationToken) {
+    let over = || lost.is_cancelled() || stop.is_cancelled() || !shared.fence.holds();
+    while let Some(why) = schema::problem(&shared.clients.read).await {
+        if shared.board.set(Phase::Blocked { why: vec![why.clone()] }) {
+            tracing::error!(why, "waiting until it is mended");
+        }
+        shared.board.ticked(shared.clock.mono());
+        tokio::select! {
+            biased;
+            () = lost.cancelled() => return,
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(SCHEMA_RETRY) => {}
+        }
+        if over() {
+            return;
+        }
+    }
+    let wake = Arc::new(Notify::new());
+    let writer = Writer::new(shared.clients.write.clone(), shared.config.write_budget, shared.clock.clone());
+    let (announcer, publishing) = Announcer::new(shared.clients.write.clone(), &shared.config.identity);
+    let mut background = JoinSet::new();
+    background.spawn(publishing);
+    let reader = Reader::new(shared.clients.read.clone());
+    let mut term = match Term::begin(shared.clone(), writer, reader, announcer, &wake, &mut background) {
+        Ok(term) => term,
+        Err(error) => {
+            shared.board.set(Phase::Blocked { why: vec![client::chain(&error)] });
+            tracing::error!(error = client::chain(&error), "--buildkite-endpoint cannot be used");
+            tokio::time::sleep(SCHEMA_RETRY).await;
+            return;
+        }
+    };
+    while !over() {
+        let began = shared.clock.mono();
+        term.tick();
+        let ended = shared.clock.mono();
+        shared.metrics.ticked(ended.saturating_duration_since(began));
+        shared.board.ticked(ended);
+        let rest = async {
+            tokio::time::sleep_until(began + TICK_INTERVAL_MIN).await;
+            tokio::select! {
+                biased;
+                () = wake.notified() => {}
+                () = tokio::time::sleep_until(began + TICK_INTERVAL_MAX) => {}
+            }
+        };
+        tokio::select! {
+            biased;
+            () = lost.cancelled() => {}
+            () = stop.cancelled() => {}
+            () = rest => {}
+        }
+    }
+    if tokio::time::timeout(STOP_DEADLINE, term.drain()).await.is_err() {
+        tracing::warn!("writes in flight did not end in time");
+    }
+}

@@ -1,0 +1,333 @@
+//! One pass over everything: observe, decide, check, act, record.
+//!
+//! A tick takes no input and keeps no promise to itself: whatever woke it, it looks at all pools again. What it carries from
+//! one to the next is what the status of each pool holds as well (its memory), and what cannot outlive the process (calls in
+//! flight, what they left that the watch has not shown).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use kitepool_api::{Problem, validate::ValidPool};
+use kitepool_policy::{decision::Decision, memory::Memory, spec::{Mode, PoolName}};
+use tokio::{sync::Notify, task::JoinSet};
+
+use super::{
+    act::{Act, Work, Writers},
+    announce, conditions,
+    hints::{self, HintSweep},
+    pool::{PlanInputs, PoolFacts, PoolState, owner, reference},
+    pool_status::{self, NewStatus},
+    queues::{Queue, by_key},
+    readings::{QueueKey, Readings, Seen},
+    run::Shared,
+    show,
+    snapshot::{NamespaceSnapshot, Overlay},
+    verdict,
+};
+use crate::{
+    buildkite::EndpointError,
+    cluster::{client::chain, events::Announcer, read::Reader, view::PoolView, write::Writer},
+    pods::generation::Planned,
+    sense::watch::ClusterWatch,
+};
+
+/// A status that only reports (no act follows) is written at most this often: a burst moves the numbers twenty times a
+/// second, and nobody reads so fast.
+const STATUS_INTERVAL_MIN: Duration = Duration::from_secs(1);
+
+/// One term of leadership.
+pub struct Term {
+    pub(super) shared: Shared,
+    pub(super) watch: ClusterWatch,
+    readings: Readings,
+    writers: Writers,
+    sweep: HintSweep,
+    pub(super) announcer: Announcer,
+    pools: BTreeMap<String, PoolState>,
+    overlay: Overlay,
+}
+
+/// A valid pool in this tick.
+pub(super) struct Candidate {
+    pub(super) facts: PoolFacts,
+    pub(super) valid: ValidPool,
+    pub(super) plan: Result<Planned, Vec<Problem>>,
+    pub(super) seen: Seen,
+    pub(super) memory: Memory,
+}
+
+impl Candidate {
+    pub(super) fn view(&self) -> &PoolView {
+        &self.facts.view
+    }
+}
+
+impl Term {
+    /// Begins to look.
+    pub(super) fn begin(
+        shared: Shared,
+        writer: Writer,
+        reader: Reader,
+        announcer: Announcer,
+        wake: &Arc<Notify>,
+        background: &mut JoinSet<()>,
+    ) -> Result<Self, EndpointError> {
+        let writer = Arc::new(writer);
+        let watch = ClusterWatch::begin(&shared.clients, &shared.config.namespaces, wake, &shared.clock);
+        let readings = Readings::begin(&shared, reader.clone(), wake, background)?;
+        let writers = Writers::new(Arc::clone(&writer), reader, shared.clock.clone(), Arc::clone(wake));
+        let sweep = HintSweep::new(writer, shared.metrics.clone());
+        let (pools, overlay) = (BTreeMap::new(), Overlay::default());
+        Ok(Self { shared, watch, readings, writers, sweep, announcer, pools, overlay })
+    }
+
+    /// One pass.
+    pub(super) fn tick(&mut self) {
+        if let Some(jump) = self.shared.clock.anchor() {
+            self.shared.metrics.clock_jumped();
+            tracing::warn!(seconds = jump.as_secs(), "the wall clock jumped");
+        }
+        let now = self.shared.clock.now();
+        self.record();
+        let (candidates, broken) = self.observe();
+        let queues = by_key(&candidates, &broken, &self.watch);
+        let mut decisions = self.decide(&queues, now);
+        for candidate in &candidates {
+            let decision = decisions.remove(&candidate.view().uid);
+            let companions = queues.get(&candidate.seen.key).map(|queue| queue.companions_of(&candidate.view().name));
+            self.act(candidate, decision.as_ref(), &companions.unwrap_or_default(), now);
+        }
+        for facts in &broken {
+            self.report_broken(facts, now);
+        }
+        if !self.shared.config.is_dry_run {
+            self.sweep_hints(&queues, now);
+        }
+        show::board(self);
+    }
+
+    /// Waits for the writes in flight.
+    pub(super) async fn drain(&mut self) {
+        self.writers.drain().await;
+    }
+
+    /// Takes in how the writes of the last ticks ended.
+    fn record(&mut self) {
+        let at = self.shared.clock.mono();
+        for outcome in self.writers.ended() {
+            let Some(state) = self.pools.get_mut(&outcome.uid) else { continue };
+            if let Some(status) = outcome.status {
+                self.shared.metrics.wrote("status", "ok");
+                state.status = status;
+                state.status_written_at = Some(at);
+                // What was recorded is what counts from now on, whether or not the acts after it landed.
+                state.memory = outcome.memory;
+            }
+            for (deployment, landed) in outcome.landed {
+                self.overlay.landed(&outcome.uid, deployment, landed, at);
+            }
+            for act in &outcome.done {
+                self.shared.metrics.wrote(act.verb(), "ok");
+                tracing::info!(pool = %outcome.pool, act = act.verb(), generation = act.generation(), reason = outcome.reason, "written");
+                self.announcer.announce(announce::act(&reference(&outcome.pool, &outcome.uid), act, &outcome.reason));
+            }
+            if let Some(cells) = self.watch.namespaces.get(&outcome.pool.namespace) {
+                for (name, seen) in outcome.reread {
+                    cells.take_in_deployment(&name, seen);
+                }
+            }
+            if let Some((verb, error)) = outcome.failure {
+                self.shared.metrics.wrote(verb, error.category());
+                tracing::warn!(pool = %outcome.pool, verb, error = chain(&error), "write failed; deciding again");
+            }
+        }
+    }
+
+    /// All pools as they are now: the valid ones, and those that are broken.
+    fn observe(&mut self) -> (Vec<Candidate>, Vec<PoolFacts>) {
+        let mut seen_pools = Vec::new();
+        let mut broken = Vec::new();
+        let mut present = BTreeSet::new();
+        let mut is_complete = true;
+        let at = self.shared.clock.mono();
+        for cells in self.watch.namespaces.values() {
+            if !cells.is_synced() {
+                is_complete = false;
+                continue;
+            }
+            let snapshot = NamespaceSnapshot::take(cells);
+            for view in cells.pools.objects().into_values().filter(|view| !view.is_deleting) {
+                present.insert(view.uid.clone());
+                self.overlay.settle(&view.uid, &snapshot, at);
+                let facts = PoolFacts::gather(Arc::clone(&view), &snapshot, &self.overlay);
+                let state = self.pools.entry(view.uid.clone()).or_insert_with(|| PoolState::load(&view));
+                let Ok(valid) = &view.pool else {
+                    broken.push(facts);
+                    continue;
+                };
+                let endpoint = self.shared.config.endpoint.as_deref();
+                let plan = state.plan(&view, valid, &PlanInputs { cells, generations: &facts.generations, endpoint });
+                seen_pools.push((facts, (**valid).clone(), plan));
+            }
+        }
+        self.readings.want(seen_pools.iter().map(|(facts, valid, _)| (&*facts.view, valid)));
+        if is_complete {
+            self.forget_all_but(&present);
+        }
+        let pools = &self.pools;
+        let readings = &self.readings;
+        let candidates = seen_pools.into_iter().filter_map(|(facts, valid, plan)| {
+            let state = pools.get(&facts.view.uid)?;
+            let mut memory = state.memory.clone();
+            // A person's word ends a contest and accepts a new identity.
+            let word = facts.view.annotations.get(kitepool_api::RESOLVED_ANNOTATION).map(String::as_str);
+            let is_new_word = word.is_some() && word != pool_status::resolved(&state.status);
+            if is_new_word {
+                memory.settle_contest();
+            }
+            let expected = pool_status::identity(&state.status).filter(|_| !is_new_word);
+            let seen = readings.of(&facts.view, &valid, expected);
+            Some(Candidate { facts, valid, plan, seen, memory })
+        });
+        (candidates.collect(), broken)
+    }
+
+    fn forget_all_but(&mut self, present: &BTreeSet<String>) {
+        let metrics = &self.shared.metrics;
+        self.pools.retain(|uid, state| {
+            let is_there = present.contains(uid);
+            if !is_there {
+                metrics.forget(&show::labels(&state.name));
+            }
+            is_there
+        });
+        self.writers.retain(|uid| present.contains(uid));
+        self.overlay.retain(|uid| present.contains(uid));
+    }
+
+    /// The policy's decisions by pool uid; those of a queue that would break an invariant are refused together.
+    fn decide(&self, queues: &BTreeMap<QueueKey, Queue>, now: Timestamp) -> BTreeMap<String, Decision> {
+        let mut decisions = BTreeMap::new();
+        for queue in queues.values() {
+            let decided = kitepool_policy::decide(&queue.observation, now);
+            let violations = kitepool_policy::check(&queue.observation, &decided, now);
+            if !violations.is_empty() {
+                self.shared.metrics.refused();
+                tracing::error!(queue = queue.observation.queue, ?violations, "decision refused; please report this");
+                continue;
+            }
+            for decision in decided {
+                if let Some(uid) = queue.uids.get(&decision.pool) {
+                    decisions.insert(uid.clone(), decision);
+                }
+            }
+        }
+        decisions
+    }
+
+    /// Writes what the decision asks for, its memory first.
+    fn act(&mut self, candidate: &Candidate, decision: Option<&Decision>, companions: &[PoolName], now: Timestamp) {
+        let view = candidate.view();
+        let verdict = verdict::of(&candidate.plan, &candidate.seen, decision, companions);
+        show::pool(&self.shared.metrics, candidate, decision, &verdict, now);
+        let Some(state) = self.pools.get_mut(&view.uid) else { return };
+        let is_passive = self.shared.config.is_dry_run || candidate.valid.spec.mode == Mode::Observe;
+        let memory = decision.map_or(&candidate.memory, |decision| &decision.memory);
+        let status = pool_status::build(&NewStatus {
+            facts: &candidate.facts,
+            before: &state.status,
+            conditions: &verdict.conditions,
+            memory,
+            decision,
+            reading: candidate.seen.reading.last_good.as_ref(),
+            identity: candidate.seen.identity.as_ref(),
+            now,
+        });
+        if is_passive {
+            show::would(state, candidate, decision, &verdict);
+        }
+        if self.shared.config.is_dry_run {
+            (state.memory, state.status) = (memory.clone(), status);
+            return;
+        }
+        let acts = decision.filter(|_| !is_passive).map(|decision| acts(decision, candidate)).unwrap_or_default();
+        let has_changed = status != state.status;
+        let since_written = state.status_written_at.map(|at| self.shared.clock.mono().saturating_duration_since(at));
+        let is_too_soon = since_written.is_some_and(|since| since < STATUS_INTERVAL_MIN);
+        if !self.writers.is_free(&view.uid) || (acts.is_empty() && (!has_changed || is_too_soon)) {
+            return;
+        }
+        let about = reference(&view.name, &view.uid);
+        for condition in conditions::news(state.status.get("conditions"), &verdict.conditions) {
+            self.announcer.announce(announce::condition(&about, condition));
+        }
+        for change in decision.iter().flat_map(|decision| &decision.foreign) {
+            self.announcer.announce(announce::foreign(&about, change, candidate.facts.foreign_scaler_of(&change.generation)));
+        }
+        self.writers.begin(Work {
+            pool: view.name.clone(),
+            uid: view.uid.clone(),
+            status: has_changed.then_some(status),
+            memory: memory.clone(),
+            acts,
+            reason: verdict.decided,
+        });
+    }
+
+    /// A pool that is not valid: everything that is wrong with it, and nothing is touched.
+    fn report_broken(&mut self, facts: &PoolFacts, now: Timestamp) {
+        let view = &facts.view;
+        let (Err(problems), Some(state)) = (&view.pool, self.pools.get_mut(&view.uid)) else { return };
+        let conditions = [verdict::invalid(problems)];
+        show::broken(&self.shared.metrics, facts);
+        let status = pool_status::build(&NewStatus {
+            facts,
+            before: &state.status,
+            conditions: &conditions,
+            memory: &state.memory,
+            decision: None,
+            reading: None,
+            identity: pool_status::identity(&state.status).as_ref(),
+            now,
+        });
+        if status == state.status || self.shared.config.is_dry_run || !self.writers.is_free(&view.uid) {
+            return;
+        }
+        for condition in conditions::news(state.status.get("conditions"), &conditions) {
+            self.announcer.announce(announce::condition(&reference(&view.name, &view.uid), condition));
+        }
+        self.writers.begin(Work {
+            pool: view.name.clone(),
+            uid: view.uid.clone(),
+            status: Some(status),
+            memory: state.memory.clone(),
+            acts: Vec::new(),
+            reason: String::new(),
+        });
+    }
+
+    fn sweep_hints(&mut self, queues: &BTreeMap<QueueKey, Queue>, now: Timestamp) {
+        let (mut all, mut unmatched) = (0, 0);
+        for (namespace, cells) in self.watch.namespaces.iter().filter(|(_, cells)| cells.is_synced()) {
+            let review = hints::review(namespace, cells, queues, now);
+            all += review.all;
+            unmatched += review.unmatched_jobs;
+            self.sweep.sweep(namespace, review.over);
+        }
+        self.shared.metrics.hints(all, unmatched);
+    }
+}
+
+/// The intents as writes.
+fn acts(decision: &Decision, candidate: &Candidate) -> Vec<Act> {
+    let owner = owner(candidate.view());
+    let manifest = |replicas: kitepool_policy::units::Pods| {
+        candidate.plan.as_ref().ok().map(|planned| planned.manifest(&owner, &candidate.valid.queue, replicas.0))
+    };
+    let uid = |generation: &str| candidate.facts.uid_of(generation);
+    decision.intents.iter().filter_map(|intent| Act::from_intent(intent.clone(), manifest, uid)).collect()
+}

@@ -1,0 +1,135 @@
+//! What a person should know of a pool in this tick: its conditions, and one sentence about the decision.
+
+use kitepool_api::Problem;
+use kitepool_policy::{
+    decision::{Decision, Reason, StepName},
+    spec::PoolName,
+};
+
+use super::{
+    conditions::{Condition, ConditionType},
+    readings::Seen,
+};
+use crate::pods::generation::Planned;
+
+/// Conditions and sentence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// All conditions, in their order.
+    pub conditions: Vec<Condition>,
+    /// Why the decision is as it is.
+    pub decided: String,
+}
+
+/// Of a pool that is valid.
+pub fn of(
+    plan: &Result<Planned, Vec<Problem>>,
+    seen: &Seen,
+    decision: Option<&Decision>,
+    companions: &[PoolName],
+) -> Verdict {
+    let mut conditions = vec![ready(plan, seen, decision), load_fresh(seen, decision)];
+    conditions.extend(decision.map(at_limit));
+    conditions.push(queue_shared(companions));
+    conditions.extend(decision.map(contested));
+    let decided = decision
+        .and_then(|decision| decision.report.deciding())
+        .map_or_else(|| "nothing was decided".to_owned(), |entry| entry.reason.to_string());
+    Verdict { conditions, decided }
+}
+
+/// Of a pool that is not valid.
+pub fn invalid(problems: &[Problem]) -> Condition {
+    let message = format!("{}. Nothing is changed until this is mended", sentences(problems));
+    Condition::new(ConditionType::Ready, false, "Invalid", message)
+}
+
+fn ready(plan: &Result<Planned, Vec<Problem>>, seen: &Seen, decision: Option<&Decision>) -> Condition {
+    let not = |reason, message: String| Condition::new(ConditionType::Ready, false, reason, message);
+    if let Err(problems) = plan {
+        return not("DefinitionBroken", format!("{}. What runs is kept as it is", sentences(problems)));
+    }
+    if let Some(problem) = &seen.token_problem {
+        return not("NoToken", problem.clone());
+    }
+    if decision.is_none() {
+        return not("Refused", "the decision would have broken an invariant and was refused; see the controller's log".to_owned());
+    }
+    Condition::new(ConditionType::Ready, true, "Deciding", "the pool is valid and follows its queue")
+}
+
+fn load_fresh(seen: &Seen, decision: Option<&Decision>) -> Condition {
+    let trust = decision.and_then(|decision| decision.report.entry(StepName::Trust)).map(|entry| &entry.reason);
+    match trust {
+        Some(Reason::Unchanged) => {
+            Condition::new(ConditionType::LoadFresh, true, "Fresh", "Buildkite's numbers are fresh")
+        }
+        // The policy's own sentence holds an age, which ticks; the poller's says what went wrong.
+        Some(reason) => {
+            let why = seen.trouble.clone().unwrap_or_else(|| stale(reason).to_owned());
+            let word = seen.reading.trouble.map_or(reason.category(), trouble_word);
+            Condition::new(ConditionType::LoadFresh, false, word, format!("{why}. Nothing shrinks until a good reading comes; events still grow the pool"))
+        }
+        None => Condition::new(ConditionType::LoadFresh, false, "NotRead", "nothing was decided yet"),
+    }
+}
+
+const fn stale(reason: &Reason) -> &'static str {
+    match reason {
+        Reason::ReadingStale { .. } => "the last good reading is older than scaling.staleAfter",
+        Reason::ReadingFromFuture { .. } => "the last good reading lies in the future, so this machine's clock stepped back",
+        _ => "Buildkite was not read yet",
+    }
+}
+
+const fn trouble_word(trouble: kitepool_policy::observation::Trouble) -> &'static str {
+    use kitepool_policy::observation::Trouble;
+    match trouble {
+        Trouble::NotRead => "NotRead",
+        Trouble::NoToken => "NoToken",
+        Trouble::Refused => "Refused",
+        Trouble::OtherIdentity => "OtherIdentity",
+        Trouble::RateLimited => "RateLimited",
+        Trouble::Unreachable => "Unreachable",
+        Trouble::ServerError => "ServerError",
+        Trouble::Malformed => "Malformed",
+    }
+}
+
+fn at_limit(decision: &Decision) -> Condition {
+    let limit = decision.report.entry(StepName::Limits).map(|entry| &entry.reason);
+    match limit {
+        Some(reason @ (Reason::AtMin { .. } | Reason::AtMax { .. } | Reason::PausedUp { .. } | Reason::PausedDown { .. })) => {
+            Condition::new(ConditionType::AtLimit, true, reason.category(), reason.to_string())
+        }
+        // A step holds a pool for some seconds; that is its ordinary way, not a state to look at.
+        _ => Condition::new(ConditionType::AtLimit, false, "WithinLimits", "no limit holds the pool"),
+    }
+}
+
+fn queue_shared(companions: &[PoolName]) -> Condition {
+    if companions.is_empty() {
+        return Condition::new(ConditionType::QueueShared, false, "Alone", "no other pool serves this queue");
+    }
+    let names = companions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let message = format!("{names} serve this queue as well; they are filled by spec.order, then by name");
+    Condition::new(ConditionType::QueueShared, true, "Shared", message)
+}
+
+fn contested(decision: &Decision) -> Condition {
+    if decision.memory.contested_since.is_none() {
+        return Condition::new(ConditionType::Contested, false, "Alone", "nobody else scales this pool");
+    }
+    let message = format!(
+        "somebody else changed replicas three times within ten minutes (the Events say who), so the pool does not shrink. Take \
+         away what scales it, then run `kubectl annotate agentpool {} --namespace {} --overwrite {}=\"$(date)\"`",
+        decision.pool.name,
+        decision.pool.namespace,
+        kitepool_api::RESOLVED_ANNOTATION,
+    );
+    Condition::new(ConditionType::Contested, true, "ScaledByOthers", message)
+}
+
+fn sentences(problems: &[Problem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join(". ")
+}

@@ -1,0 +1,5 @@
+//! What is known of the world: each sensor runs on its own and publishes dated values; none waits for another.
+
+pub mod poll;
+pub mod tokens;
+pub mod watch;
