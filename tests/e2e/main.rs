@@ -1,4 +1,4 @@
-//! The controller, as a process, against a real control plane: a real API server, scheduler, Deployment and ReplicaSet
+//! The controller, as a process, against a real control plane: a real API server, scheduler, Deployment and `ReplicaSet`
 //! controllers. `tests/e2e/run` runs all of it.
 //!
 //! ```text

@@ -18,7 +18,7 @@ use crate::harness::{
     simulated_agents::FOREIGN_QUEUE_LABEL,
 };
 
-const DEADLINE: Duration = Duration::from_secs(240);
+const DEADLINE: Duration = Duration::from_mins(4);
 const NAME: &str = "hand-made";
 
 async fn make_by_hand(case: &Case) {
@@ -43,7 +43,7 @@ async fn adopted(case: &Case) -> Vec<String> {
         .items
         .iter()
         .filter(|pod| is_ready(pod))
-        .filter_map(|pod| pod.uid())
+        .filter_map(kube::ResourceExt::uid)
         .collect();
     uids.sort();
     uids
@@ -76,7 +76,7 @@ async fn an_adopted_deployment_keeps_its_busy_pods_and_empties_as_they_become_id
 
         case.history.bound("linux", 0..=10);
         case.buildkite.jobs("linux", 2);
-        eventually("the adopted Deployment is empty", Duration::from_secs(120), async || {
+        eventually("the adopted Deployment is empty", Duration::from_mins(2), async || {
             let left = replicas(&case.deployments().get(NAME).await.expect("it is never deleted"));
             if left == 0 { Ok(()) } else { Err(format!("{left} replicas")) }
         })

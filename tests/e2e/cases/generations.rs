@@ -14,13 +14,12 @@ use crate::harness::{
     pools::{DEFINITION, pool, with},
 };
 
-const DEADLINE: Duration = Duration::from_secs(300);
+const DEADLINE: Duration = Duration::from_mins(5);
 
 /// The only generation left, by name.
 async fn only_generation(case: &Case, within: Duration) -> String {
     eventually("one generation is left", within, async || {
-        let names: Vec<String> =
-            case.generations("linux").await.iter().map(|generation| generation.name_any()).collect();
+        let names: Vec<String> = case.generations("linux").await.iter().map(kube::ResourceExt::name_any).collect();
         if names.len() == 1 { Ok(names[0].clone()) } else { Err(format!("{names:?}")) }
     })
     .await
@@ -70,8 +69,9 @@ async fn a_roll_at_max_stays_at_max_and_leaves_busy_pods_alone() {
         assert_eq!(case.uids("linux").await, busy);
 
         case.buildkite.jobs("linux", 0);
-        eventually("the old generation is gone", Duration::from_secs(120), async || {
-            let names: BTreeSet<String> = case.generations("linux").await.iter().map(|each| each.name_any()).collect();
+        eventually("the old generation is gone", Duration::from_mins(2), async || {
+            let names: BTreeSet<String> =
+                case.generations("linux").await.iter().map(kube::ResourceExt::name_any).collect();
             if names.contains(&old) { Err(format!("{names:?}")) } else { Ok(()) }
         })
         .await;
@@ -92,7 +92,7 @@ async fn a_definition_that_is_put_back_goes_on_with_the_first_generation() {
         let first = only_generation(case, SOON).await;
         let pods = case.uids("linux").await;
 
-        case.kubelet.learn(|habits| habits.ready_after = Duration::from_secs(600));
+        case.kubelet.learn(|habits| habits.ready_after = Duration::from_mins(10));
         case.define(DEFINITION, template("agent", "broken")).await;
         eventually("the second generation starts", SHRINKS, async || {
             let count = case.generations("linux").await.len();
@@ -103,7 +103,7 @@ async fn a_definition_that_is_put_back_goes_on_with_the_first_generation() {
         assert!(case.uids("linux").await.is_superset(&pods), "pods that are not ready replace none");
 
         case.define(DEFINITION, template("agent", "first")).await;
-        assert_eq!(only_generation(case, Duration::from_secs(60)).await, first);
+        assert_eq!(only_generation(case, Duration::from_mins(1)).await, first);
         case.reaches("linux", 2, SOON).await;
         assert_eq!(case.uids("linux").await, pods, "the same pods all the time");
     })

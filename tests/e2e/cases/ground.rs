@@ -137,7 +137,8 @@ async fn the_proxy_refuses_or_loses_what_it_is_told_to_and_counts_writes() {
         assert!(api.create(&PostParams::default(), &wanted).await.is_err());
         assert!(case.deployments().get_opt("refused").await.expect("an answer").is_some(), "it got there");
 
-        let writes: Vec<_> = proxy.records().into_iter().filter(|record| record.is_write()).collect();
+        let writes: Vec<_> =
+            proxy.records().into_iter().filter(super::super::harness::disturbance::Record::is_write).collect();
         assert_eq!(writes.iter().map(|write| write.status).collect::<Vec<_>>(), [None, Some(201)]);
     })
     .await;

@@ -13,7 +13,7 @@ use crate::harness::{
     pools::{pool, with},
 };
 
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_mins(2);
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the control plane: tests/e2e/run"]

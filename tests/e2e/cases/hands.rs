@@ -7,7 +7,7 @@ use kube::ResourceExt as _;
 use super::{SHRINKS, SOON};
 use crate::harness::{Case, case, eventually, pools::pool};
 
-const DEADLINE: Duration = Duration::from_secs(300);
+const DEADLINE: Duration = Duration::from_mins(5);
 
 async fn generation(case: &Case) -> String {
     case.generations("linux").await.remove(0).name_any()

@@ -21,7 +21,7 @@ fn idle_time() -> Duration {
 #[ignore = "needs the control plane: tests/e2e/run"]
 async fn a_settled_cluster_sees_no_write() {
     let idle = idle_time();
-    case("idle", idle + Duration::from_secs(120), async |case| {
+    case("idle", idle + Duration::from_mins(2), async |case| {
         let replica = case.controller().await;
         case.create_pool(pool("empty")).await;
         case.create_pool(with(pool("spare"), json!({ "spec": { "scaling": { "spare": { "agents": 2 } } } }))).await;

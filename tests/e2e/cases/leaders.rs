@@ -16,7 +16,7 @@ use crate::harness::{
     pools::pool,
 };
 
-const DEADLINE: Duration = Duration::from_secs(180);
+const DEADLINE: Duration = Duration::from_mins(3);
 
 /// What a lease lasts, and what a standby needs to notice its end.
 const TAKEOVER: Duration = Duration::from_secs(30);

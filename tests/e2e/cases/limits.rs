@@ -10,7 +10,7 @@ use crate::harness::{
     pools::{pool, with},
 };
 
-const DEADLINE: Duration = Duration::from_secs(180);
+const DEADLINE: Duration = Duration::from_mins(3);
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the control plane: tests/e2e/run"]

@@ -95,7 +95,7 @@ fn controller_namespace(user: &str) -> Option<&str> {
     (account == RELEASE && namespace.starts_with("e2e-")).then_some(namespace)
 }
 
-/// `None` for what is no object, such as the OpenAPI document, which everybody may read.
+/// `None` for what is no object, such as the `OpenAPI` document, which everybody may read.
 fn right(event: &Value) -> Option<Right> {
     let object = event.get("objectRef")?;
     let text = |key: &str| object[key].as_str().unwrap_or_default();

@@ -6,7 +6,7 @@ use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Api, Client,
-    api::{DeleteParams, ObjectMeta, PostParams},
+    api::{DeleteParams, ListParams, ObjectMeta, PostParams},
 };
 use serde_json::json;
 use tokio::time::Instant;
@@ -55,10 +55,10 @@ pub(crate) async fn case(name: &str, deadline: Duration, body: impl AsyncFnOnce(
 pub(crate) async fn case_on(access: Access, name: &str, deadline: Duration, body: impl AsyncFnOnce(&Case)) {
     let began = Instant::now();
     let case = Case::prepare(access, name).await;
-    let ended = AssertUnwindSafe(tokio::time::timeout(deadline, body(&case))).catch_unwind().await;
+    let ended = AssertUnwindSafe(tokio::time::timeout(deadline, Box::pin(body(&case)))).catch_unwind().await;
     let failure = match ended {
         Ok(Ok(())) => None,
-        Ok(Err(_elapsed)) => Some(Box::new(format!("{name}: not over after {deadline:?}")) as Box<dyn Any + Send>),
+        Ok(Err(_elapsed)) => Some(late(name, deadline)),
         Err(panic) => Some(panic),
     };
     let violations = case.history.violations();
@@ -71,6 +71,10 @@ pub(crate) async fn case_on(access: Access, name: &str, deadline: Duration, body
         std::panic::resume_unwind(failure);
     }
     assert!(violations.is_empty(), "{violations}");
+}
+
+fn late(name: &str, deadline: Duration) -> Box<dyn Any + Send> {
+    Box::new(format!("{name}: not over after {deadline:?}"))
 }
 
 /// For the list that `tests/e2e/run` prints at the end.
@@ -158,7 +162,7 @@ impl Case {
                 println!("--- {}\n{}", entry.path().display(), tail(&entry.path()));
             }
         }
-        if let Ok(pools) = self.pools().list(&Default::default()).await {
+        if let Ok(pools) = self.pools().list(&ListParams::default()).await {
             for pool in pools {
                 println!("--- pool {:?}: {}", pool.metadata.name, pool.data);
             }
@@ -170,7 +174,7 @@ impl Case {
         let namespaces: Api<Namespace> = Api::all(self.admin.clone());
         // The kubelet has ended by the time at which the pods go, so nobody would let them go otherwise.
         let at_once = DeleteParams::default().grace_period(0);
-        drop(self.pods().delete_collection(&at_once, &Default::default()).await);
+        drop(self.pods().delete_collection(&at_once, &ListParams::default()).await);
         drop(namespaces.delete(&self.namespace, &DeleteParams::default()).await);
     }
 }
@@ -186,7 +190,7 @@ impl Replica {
     pub(crate) fn kill_at(&self, number: usize, side: Side) {
         let pid = self.controller.pid();
         // It may have been killed already, by an earlier request on another connection.
-        let kill = move || drop(rustix::process::kill_process(pid, rustix::process::Signal::KILL));
+        let kill = move || rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap_or_default();
         self.proxy.kill_at(KillPoint { number, side, kill: Box::new(kill) });
     }
 }

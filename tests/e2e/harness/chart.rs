@@ -42,9 +42,10 @@ const KINDS: [(&str, &str, &str); 4] = [
 /// All documents of the chart, rendered by helm or by the one who set `KITEPOOL_E2E_RENDERED`.
 pub(crate) fn rendered() -> &'static str {
     static RENDERED: OnceLock<String> = OnceLock::new();
-    RENDERED.get_or_init(|| match std::env::var_os("KITEPOOL_E2E_RENDERED") {
-        Some(path) => std::fs::read_to_string(path).expect("KITEPOOL_E2E_RENDERED names the rendered chart"),
-        None => {
+    RENDERED.get_or_init(|| {
+        if let Some(path) = std::env::var_os("KITEPOOL_E2E_RENDERED") {
+            std::fs::read_to_string(path).expect("KITEPOOL_E2E_RENDERED names the rendered chart")
+        } else {
             let chart = repository().join("deploy/helm/kitepool");
             let output = Command::new("helm")
                 .args(["template", RELEASE])

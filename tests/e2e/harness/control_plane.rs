@@ -89,16 +89,13 @@ pub(crate) fn shared() -> &'static Access {
     static SHARED: OnceLock<(Access, Option<ControlPlane>)> = OnceLock::new();
     let (access, _kept_running) = SHARED.get_or_init(|| {
         install_tls();
-        let (access, control_plane) = match std::env::var_os("KITEPOOL_E2E_KUBECONFIG") {
-            Some(path) => {
-                let kubeconfig = Kubeconfig::read_from(path).expect("KITEPOOL_E2E_KUBECONFIG names a kubeconfig");
-                (Access { kubeconfig }, None)
-            }
-            None => {
-                let keep_in = std::env::var_os("KITEPOOL_E2E_CONTROL_PLANE_DIR").map(PathBuf::from);
-                let control_plane = ControlPlane::start(keep_in.as_deref());
-                (control_plane.access.clone(), Some(control_plane))
-            }
+        let (access, control_plane) = if let Some(path) = std::env::var_os("KITEPOOL_E2E_KUBECONFIG") {
+            let kubeconfig = Kubeconfig::read_from(path).expect("KITEPOOL_E2E_KUBECONFIG names a kubeconfig");
+            (Access { kubeconfig }, None)
+        } else {
+            let keep_in = std::env::var_os("KITEPOOL_E2E_CONTROL_PLANE_DIR").map(PathBuf::from);
+            let control_plane = ControlPlane::start(keep_in.as_deref());
+            (control_plane.access.clone(), Some(control_plane))
         };
         let installed = access.clone();
         on_a_runtime_of_its_own(|| chart::install_definitions(installed));
