@@ -57,8 +57,8 @@ async fn a_token_of_another_organization_is_noticed_and_not_obeyed() {
 
         // Its metrics know nothing of our queue, which looks like a quiet one.
         case.keep_secret("buildkite-agent-token", "token", FOREIGN_TOKEN).await;
-        let unknown = case.condition("linux", "LoadFresh", "False", Duration::from_secs(90)).await;
-        assert!(unknown.reason == "OtherIdentity" && unknown.message.contains("somebody-else"), "{unknown:?}");
+        let unknown = case.condition_for("linux", "LoadFresh", "OtherIdentity", Duration::from_secs(90)).await;
+        assert!(unknown.status == "False" && unknown.message.contains("somebody-else"), "{unknown:?}");
         case.keeps("linux", 3..=3, Duration::from_secs(30)).await;
 
         case.keep_secret("buildkite-agent-token", "token", TOKEN).await;
@@ -105,8 +105,8 @@ async fn a_revoked_token_is_told_and_takes_nothing_away() {
         case.reaches("linux", 2, SOON).await;
         case.history.bound("linux", 2..=10);
         case.keep_secret("buildkite-agent-token", "token", "bkct_revoked").await;
-        let unknown = case.condition("linux", "LoadFresh", "False", Duration::from_secs(90)).await;
-        assert_eq!(unknown.reason, "Refused", "{unknown:?}");
+        let unknown = case.condition_for("linux", "LoadFresh", "Refused", Duration::from_secs(90)).await;
+        assert_eq!(unknown.status, "False");
         case.buildkite.jobs("linux", 0);
         case.keeps("linux", 2..=2, Duration::from_secs(25)).await;
     })

@@ -89,3 +89,21 @@ async fn pods_that_drain_are_neither_counted_nor_deleted_twice() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the control plane: tests/e2e/run"]
+async fn a_pool_that_went_to_zero_comes_back() {
+    case("comesback", DEADLINE, async |case| {
+        let _replica = case.controller().await;
+        case.create_pool(pool("linux")).await;
+        for jobs in [2, 3] {
+            case.buildkite.jobs("linux", jobs);
+            case.reaches("linux", i32::try_from(jobs).expect("small"), SOON).await;
+            case.buildkite.jobs("linux", 0);
+            case.reaches("linux", 0, SHRINKS).await;
+        }
+        assert_eq!(case.history.sizes("linux"), [2, 0, 3, 0]);
+        assert_eq!(case.generations("linux").await.len(), 1, "the same generation all the time");
+    })
+    .await;
+}

@@ -8,7 +8,7 @@ use super::{SHRINKS, SOON};
 use crate::harness::{
     case, case_on, chart,
     control_plane::{self, ControlPlane},
-    disturbance::{Treatment, is_lease, is_write},
+    disturbance::{Treatment, Which, is_lease, is_write},
     pools::pool,
 };
 
@@ -70,20 +70,19 @@ async fn watches_that_break_again_and_again_lose_nothing() {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the control plane: tests/e2e/run"]
-async fn writes_whose_answers_get_lost_are_neither_repeated_nor_taken_for_somebody_elses() {
-    case("lost", DEADLINE, async |case| {
+/// All answers to these writes get lost, all the time: each lands, and the controller hears nothing of it.
+async fn answers_get_lost(name: &str, which: Which) {
+    case(name, DEADLINE, async |case| {
         let replica = case.controller().await;
         case.create_pool(pool("linux")).await;
         case.condition("linux", "LoadFresh", "True", SOON).await;
         case.history.bound("linux", 0..=6);
 
-        replica.proxy.treat(is_write, Treatment::LoseAnswer);
+        replica.proxy.treat(which, Treatment::LoseAnswer);
         case.buildkite.jobs("linux", 4);
-        case.reaches("linux", 4, SOON).await;
+        case.reaches("linux", 4, SHRINKS).await;
         case.buildkite.jobs("linux", 6);
-        case.reaches("linux", 6, SOON).await;
+        case.reaches("linux", 6, SHRINKS).await;
         case.buildkite.jobs("linux", 0);
         case.reaches("linux", 0, Duration::from_secs(90)).await;
         replica.proxy.behave();
@@ -92,6 +91,18 @@ async fn writes_whose_answers_get_lost_are_neither_repeated_nor_taken_for_somebo
         assert!(case.events("linux").await.iter().all(|(reason, _)| reason != "ForeignScale"));
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the control plane: tests/e2e/run"]
+async fn scales_and_creations_whose_answers_get_lost_are_not_taken_for_somebody_elses() {
+    answers_get_lost("lostscale", |method, path| is_write(method, path) && path.contains("/deployments")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the control plane: tests/e2e/run"]
+async fn statuses_whose_answers_get_lost_hold_nothing_up() {
+    answers_get_lost("loststatus", |method, path| is_write(method, path) && path.contains("/agentpools")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -52,7 +52,8 @@ async fn growth_goes_in_steps() {
         let moments = case.history.moments("linux");
         for pair in moments.windows(2) {
             let waited = pair[1].0.duration_since(pair[0].0).as_secs_f64();
-            assert!(waited > 3.5, "two steps {waited} s apart: {moments:?}");
+            // The period runs from decision to decision, and a write may take its time.
+            assert!(waited > 2.5, "two steps {waited} s apart: {moments:?}");
         }
     })
     .await;
@@ -63,8 +64,10 @@ async fn growth_goes_in_steps() {
 async fn a_schedule_raises_the_floor_while_it_holds() {
     case("schedule", DEADLINE, async |case| {
         let _replica = case.controller().await;
-        let always =
-            json!([{ "days": "Mon-Sun", "from": "00:00", "to": "00:00", "timeZone": "Europe/London", "min": 3 }]);
+        let span = |from: &str, to: &str| {
+            json!({ "days": "Mon-Sun", "from": from, "to": to, "timeZone": "Europe/London", "min": 3 })
+        };
+        let always = json!([span("00:00", "12:00"), span("12:00", "00:00")]);
         case.create_pool(with(pool("linux"), json!({ "spec": { "scaling": { "schedules": always } } }))).await;
         case.reaches("linux", 3, SOON).await;
         case.change_pool("linux", json!({ "spec": { "scaling": { "schedules": null } } })).await;

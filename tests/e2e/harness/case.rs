@@ -195,6 +195,14 @@ impl Replica {
     }
 }
 
+impl Drop for Replica {
+    /// Leaves what it asked of the API server beside its log.
+    fn drop(&mut self) {
+        let records: Vec<String> = self.proxy.records().iter().map(ToString::to_string).collect();
+        drop(std::fs::write(self.launch.log.with_extension("requests"), records.join("\n")));
+    }
+}
+
 /// Names are not used twice, since a namespace takes its time to go.
 async fn free_namespace(admin: &Client, name: &str) -> String {
     let namespaces: Api<Namespace> = Api::all(admin.clone());

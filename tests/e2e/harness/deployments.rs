@@ -130,7 +130,7 @@ impl Case {
         api.patch(name, &params, &Patch::Apply(&patch)).await.expect("the Secret is taken");
     }
 
-    /// Events about a pool: reason and note.
+    /// Events about a pool: reason and note, as often as each was told. The same one again is counted up rather than written.
     pub(crate) async fn events(&self, pool: &str) -> Vec<(String, String)> {
         let api: Api<Event> = Api::namespaced(self.admin.clone(), &self.namespace);
         let events = api.list(&ListParams::default()).await.expect("a list").items;
@@ -141,7 +141,12 @@ impl Case {
                 .is_some_and(|about| about.kind.as_deref() == Some("AgentPool") && about.name.as_deref() == Some(pool))
         };
         let text = |text: Option<String>| text.unwrap_or_default();
-        events.into_iter().filter(about).map(|event| (text(event.reason), text(event.note))).collect()
+        let told = events.into_iter().filter(about).flat_map(|event| {
+            let times = event.series.map_or(1, |series| series.count);
+            let (reason, note) = (text(event.reason), text(event.note));
+            (0..times).map(move |_| (reason.clone(), note.clone()))
+        });
+        told.collect()
     }
 }
 

@@ -18,6 +18,8 @@ pub(crate) struct Record {
     pub(crate) body: String,
     /// `None`: not passed on, or no answer.
     pub(crate) status: Option<u16>,
+    /// Why the API server did not answer, where it was not the proxy's doing.
+    pub(crate) failure: Option<String>,
 }
 
 impl Record {
@@ -33,7 +35,8 @@ impl Record {
 
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {} -> {:?} {}", self.at, self.method, self.path, self.status, self.body)
+        write!(f, "{} {} {} -> {:?} {}", self.at, self.method, self.path, self.status, self.body)?;
+        self.failure.as_ref().map_or(Ok(()), |failure| write!(f, " ({failure})"))
     }
 }
 

@@ -139,6 +139,17 @@ impl Case {
         .await
     }
 
+    /// Waits for a condition to be so for this reason: on the way there it may be so for others.
+    pub(crate) async fn condition_for(&self, pool: &str, kind: &str, reason: &str, within: Duration) -> Condition {
+        eventually(&format!("{kind} of pool {pool} is so for {reason}"), within, async || {
+            match self.pool(pool).await.condition(kind) {
+                Some(condition) if condition.reason == reason => Ok(condition),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await
+    }
+
     /// A job's event as the Lambda or the webhook stores it.
     pub(crate) async fn hint(&self, queue: &str, job: &str, runnable_at: Timestamp) -> Result<(), kube::Error> {
         self.hint_with(queue, job, runnable_at, &[]).await

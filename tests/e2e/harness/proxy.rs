@@ -142,6 +142,7 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> io::Result<Res
         path: path.clone(),
         body: String::from_utf8_lossy(&body).into_owned(),
         status: None,
+        failure: None,
     };
     let index = {
         let mut records = state.records();
@@ -165,7 +166,16 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> io::Result<Res
     let mut headers = head.headers;
     headers.remove(hyper::header::HOST);
     let passed_on = state.client.request(head.method, format!("{}{path}", state.upstream)).headers(headers).body(body);
-    let answer = passed_on.send().await.map_err(io::Error::other)?;
+    let answer = match passed_on.send().await {
+        Ok(answer) => answer,
+        Err(error) => {
+            let why = format!("{error:?}");
+            if let Some(record) = state.records().get_mut(index) {
+                record.failure = Some(why.clone());
+            }
+            return Err(io::Error::other(why));
+        }
+    };
     if let Some(record) = state.records().get_mut(index) {
         record.answered = Some(Timestamp::now());
         record.status = Some(answer.status().as_u16());
