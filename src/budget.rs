@@ -100,7 +100,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_burst_passes_at_once_and_the_rest_waits_its_turn() {
         let clock = Clock::fixed(Timestamp::UNIX_EPOCH);
-        let budget = Budget::new(NonZeroU32::new(10).unwrap(), Duration::from_secs(1), Duration::from_secs(60), clock.clone());
+        let budget = Budget::new(NonZeroU32::new(10).unwrap(), Duration::from_secs(1), Duration::from_mins(1), clock.clone());
         let start = clock.mono();
         for _ in 0..30 {
             budget.turn().await.unwrap();
@@ -112,7 +112,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_caller_that_would_wait_too_long_is_told_so() {
         let clock = Clock::fixed(Timestamp::UNIX_EPOCH);
-        let budget = Budget::new(NonZeroU32::MIN, Duration::from_secs(3600), Duration::from_secs(1), clock);
+        let budget = Budget::new(NonZeroU32::MIN, Duration::from_hours(1), Duration::from_secs(1), clock);
         budget.turn().await.unwrap();
         assert_eq!(budget.turn().await, Err(Spent));
     }

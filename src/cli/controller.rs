@@ -10,9 +10,11 @@ use crate::{
     telemetry::{self, LogFormat},
 };
 
-/// What Buildkite may be asked at most, per minute: below this nothing is polled, above it a limit would mean nothing.
+/// Buildkite asks for ten seconds and refuses below one; above five minutes every reading would be stale when it is used.
 const POLL_INTERVAL_MIN: Duration = Duration::from_secs(1);
-const POLL_INTERVAL_MAX: Duration = Duration::from_secs(300);
+const POLL_INTERVAL_MAX: Duration = Duration::from_mins(5);
+/// An answer that takes longer is of no use to a decision.
+const POLL_DEADLINE_MAX: Duration = Duration::from_mins(1);
 
 /// The flags of `kitepool controller`.
 #[derive(Debug, clap::Args)]
@@ -70,8 +72,9 @@ pub(super) struct Arguments {
     #[arg(long, env = "KITEPOOL_LOG_FORMAT", value_enum, default_value = "text")]
     log_format: LogFormat,
 
-    /// What is logged, as a filter such as `info,kitepool=debug`.
-    #[arg(long, env = "KITEPOOL_LOG", default_value = "info", value_name = "FILTER")]
+    /// What is logged, as a filter such as `info,kitepool=debug`. The Kubernetes client says again, for each attempt, what
+    /// the controller says once.
+    #[arg(long, env = "KITEPOOL_LOG", default_value = "info,kube_client=off,kube_runtime=off", value_name = "FILTER")]
     log: String,
 }
 
@@ -113,7 +116,7 @@ fn validate(arguments: Arguments, own_namespace: &str) -> anyhow::Result<Config>
             humantime::format_duration(arguments.poll_interval)
         ));
     }
-    if !(POLL_INTERVAL_MIN..=Duration::from_secs(60)).contains(&arguments.poll_deadline) {
+    if !(POLL_INTERVAL_MIN..=POLL_DEADLINE_MAX).contains(&arguments.poll_deadline) {
         problems.push(format!(
             "--poll-deadline {}: out of bounds; give something between 1s and 1m",
             humantime::format_duration(arguments.poll_deadline)

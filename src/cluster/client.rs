@@ -20,6 +20,10 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// [`WATCH_SECONDS`](super::read::WATCH_SECONDS).
 const WATCH_READ_DEADLINE: Duration = Duration::from_secs(75);
 
+/// The lease's renewals have no deadline of their own. Longer than the 5 s between two of them, since it also ends a
+/// connection that is idle; shorter than the lease, so that a hanging renewal is given up while the lease is still ours.
+const LEASE_READ_DEADLINE: Duration = Duration::from_secs(12);
+
 /// The clients.
 #[derive(Clone)]
 pub struct Clients {
@@ -51,8 +55,8 @@ impl Clients {
         let read = Client::try_from(config.clone())?;
         let mut once = config.clone();
         once.default_retry = false;
-        once.read_timeout = Some(super::fence::WRITE_DEADLINE);
         let write = ClientBuilder::try_from(once.clone())?.with_layer(&FenceLayer(fence.clone())).build();
+        once.read_timeout = Some(LEASE_READ_DEADLINE);
         let renewal = RenewalLayer { identity: identity.to_owned(), fence: fence.clone(), lease_duration: LEASE_DURATION };
         let lease = ClientBuilder::try_from(once)?.with_layer(&renewal).build();
         Ok(Self { read, write, lease })

@@ -47,6 +47,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// What a person has to mend, in a sentence; `None` for what passes by itself.
+    pub fn refusal(&self) -> Option<String> {
+        match self {
+            Self::Forbidden { .. } | Self::Unauthorized { .. } | Self::Invalid { .. } => Some(self.to_string()),
+            Self::Conflict { .. } | Self::NotFound | Self::Fenced(_) | Self::Deadline { .. } | Self::Transport(_) => None,
+        }
+    }
+
     /// A bounded word for labels and fields.
     pub const fn category(&self) -> &'static str {
         match self {
@@ -69,24 +77,22 @@ impl Error {
 
 impl From<kube::Error> for Error {
     fn from(error: kube::Error) -> Self {
-        match error {
-            kube::Error::Api(status) => match status.code {
+        if let kube::Error::Service(source) = error {
+            return match source.downcast::<Fenced>() {
+                Ok(fenced) => Self::Fenced(*fenced),
+                Err(source) => Self::Transport(kube::Error::Service(source)),
+            };
+        }
+        if let kube::Error::Api(status) = error {
+            return match status.code {
                 404 => Self::NotFound,
                 409 => Self::Conflict { status: 409 },
-                // A JSON patch whose `test` fails is answered so (measured), and so is an object that breaks a rule.
-                422 if status.message.contains("testing path") || status.message.contains("test operation") => {
-                    Self::Conflict { status: 422 }
-                }
                 400 | 422 => Self::Invalid { message: status.message },
                 401 => Self::Unauthorized { message: status.message },
                 403 => Self::Forbidden { message: status.message },
                 _ => Self::Transport(kube::Error::Api(status)),
-            },
-            kube::Error::Service(source) => match source.downcast::<Fenced>() {
-                Ok(fenced) => Self::Fenced(*fenced),
-                Err(source) => Self::Transport(kube::Error::Service(source)),
-            },
-            other => Self::Transport(other),
+            };
         }
+        Self::Transport(error)
     }
 }

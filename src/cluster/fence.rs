@@ -228,7 +228,7 @@ mod tests {
 
         fence.renewed(clock.mono(), LEASE);
         assert!(send(&fence, Method::PATCH).await.is_ok());
-        tokio::time::advance(LEASE - WRITE_DEADLINE).await;
+        tokio::time::advance(LEASE.checked_sub(WRITE_DEADLINE).unwrap()).await;
         assert!(send(&fence, Method::POST).await.unwrap_err().is::<Fenced>());
         assert!(fence.holds());
         tokio::time::advance(WRITE_DEADLINE).await;

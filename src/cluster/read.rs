@@ -90,11 +90,13 @@ where
 
 /// What a person should read of a failed watch.
 fn sentence(plural: &str, namespace: &str, error: &watcher::Error) -> String {
-    let (status, text) = match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => (Some(status.code), status.message.clone()),
-        watcher::Error::WatchError(status) => (Some(status.code), status.message.clone()),
-        other => (None, chain(other)),
+    let (status, text) = if let watcher::Error::InitialListFailed(kube::Error::Api(status))
+    | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+    | watcher::Error::WatchError(status) = error
+    {
+        (Some(status.code), status.message.clone())
+    } else {
+        (None, chain(error))
     };
     match status {
         Some(404) => format!(
@@ -199,17 +201,17 @@ impl Reader {
     let secret = match tokio::time::timeout(GET_DEADLINE, api.get(name)).await {
         Err(_elapsed) => return Err(unreadable("no answer in time".to_owned(), true)),
         Ok(Ok(secret)) => secret,
-        Ok(Err(error)) => match Error::from(error) {
-            Error::NotFound => {
+        Ok(Err(error)) => {
+            let error = Error::from(error);
+            if matches!(error, Error::NotFound) {
                 return Err(SecretProblem::Missing {
                     namespace: namespace.to_owned(),
                     name: name.to_owned(),
                     key: key.to_owned(),
                 });
             }
-            error @ Error::Forbidden { .. } => return Err(unreadable(chain(&error), false)),
-            error => return Err(unreadable(chain(&error), true)),
-        },
+            return Err(unreadable(chain(&error), !matches!(error, Error::Forbidden { .. })));
+        }
     };
     let data = secret.data.unwrap_or_default();
     let Some(value) = data.get(key) else {

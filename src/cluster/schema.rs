@@ -1,7 +1,7 @@
-//! Whether the cluster's CustomResourceDefinitions know every field that this controller uses.
+//! Whether the cluster's `CustomResourceDefinition`s know every field that this controller uses.
 //!
 //! The API server prunes what its schema does not know, the policy's memory included, so an older definition is refused
-//! rather than half obeyed. The schema is read from the API server's OpenAPI document, which every account may read; reading
+//! rather than half obeyed. The schema is read from the API server's `OpenAPI` document, which every account may read; reading
 //! the definitions themselves would take a right on the whole cluster.
 
 use std::{collections::BTreeSet, time::Duration};
@@ -28,9 +28,12 @@ pub async fn problem(client: &Client) -> Option<String> {
     let document = match tokio::time::timeout(DEADLINE, client.request::<Value>(request)).await {
         Err(_elapsed) => return Some("the API server gave no OpenAPI document in time; trying again".to_owned()),
         Ok(Err(error)) => {
-            return Some(match Error::from(error) {
-                Error::NotFound => not_installed(),
-                error => format!("the API server's OpenAPI document cannot be read: {}", chain(&error)),
+            let error = Error::from(error);
+            let is_unknown = matches!(error, Error::NotFound);
+            return Some(if is_unknown {
+                not_installed()
+            } else {
+                format!("the API server's OpenAPI document cannot be read: {}", chain(&error))
             });
         }
         Ok(Ok(document)) => document,

@@ -230,7 +230,7 @@ pub struct HintView {
 impl From<DynamicObject> for HintView {
     fn from(object: DynamicObject) -> Self {
         let stored_at = object.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
-        match kitepool_api::parse_hint(object) {
+        match kitepool_api::parse_hint(&object) {
             Ok(jobs) => Self { stored_at, jobs, problem: None },
             Err(problem) => Self { stored_at, jobs: Vec::new(), problem: Some(problem.to_string()) },
         }

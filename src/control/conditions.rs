@@ -59,6 +59,9 @@ pub struct Condition {
     pub message: String,
 }
 
+/// The reason of `LoadFresh` before the first poll has ended.
+pub const NOT_READ: &str = "NotRead";
+
 /// The API server refuses a longer message.
 const MESSAGE_BYTES_MAX: usize = 4096;
 
@@ -77,8 +80,9 @@ impl Condition {
     }
 
     /// Whether a change to this is worth a warning.
-    pub const fn is_warning(&self) -> bool {
-        self.kind.is_alarming() && self.is_true != self.kind.is_good_when_true()
+    pub fn is_warning(&self) -> bool {
+        // Before the first poll has ended nothing is wrong yet.
+        self.kind.is_alarming() && self.is_true != self.kind.is_good_when_true() && self.reason != NOT_READ
     }
 }
 

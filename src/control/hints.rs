@@ -11,7 +11,7 @@ use kitepool_policy::{Standing, observation::Hint, standing_of};
 use tokio::task::JoinSet;
 
 use super::{metrics::Metrics, queues::Queue, readings::QueueKey};
-use crate::cluster::{cell::NamespaceCells, client::chain, view::HintView, write::Writer};
+use crate::cluster::{cell::NamespaceCells, client::chain, error::Error, view::HintView, write::Writer};
 
 /// Deletions in flight. The write budget bounds the rate; this bounds what is waiting for it.
 const DELETIONS_AT_ONCE: usize = 4;
@@ -51,7 +51,7 @@ impl HintSweep {
             let (writer, metrics) = (Arc::clone(&self.writer), self.metrics.clone());
             self.running.spawn(async move {
                 let outcome = writer.delete_hint(&key.0, &key.1).await;
-                metrics.wrote("delete_hint", outcome.as_ref().map_or_else(|error| error.category(), |()| "ok"));
+                metrics.wrote("delete_hint", outcome.as_ref().map_or_else(Error::category, |()| "ok"));
                 if let Err(error) = outcome {
                     tracing::warn!(hint = key.1, error = chain(&error), "hint not deleted; the next tick tries again");
                 }

@@ -270,6 +270,49 @@ mod tests {
         }
     }
 
+    /// The metrics as the README lists them.
+    fn table(registry: &Registry) -> String {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, registry).unwrap();
+        let mut table = "| metric | type | meaning |\n|---|---|---|\n".to_owned();
+        let mut help = ("", "");
+        for line in text.lines() {
+            if let Some((name, meaning)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) {
+                help = (name, meaning.trim_end_matches('.'));
+            } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
+                assert_eq!(name, help.0, "a metric without help");
+                let suffix = if kind == "counter" { "_total" } else { "" };
+                table.push_str(&format!("| `{name}{suffix}` | {kind} | {} |\n", help.1));
+            }
+        }
+        table
+    }
+
+    #[test]
+    fn the_readme_lists_every_metric() {
+        const BEGIN: &str = "<!-- metrics:begin -->\n";
+        const END: &str = "<!-- metrics:end -->";
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+        let readme = std::fs::read_to_string(&path).unwrap();
+        let (before, rest) = readme.split_once(BEGIN).unwrap();
+        let (listed, after) = rest.split_once(END).unwrap();
+        let (metrics, registry) = Metrics::new(&["ok"]);
+        let labels = PoolLabels { namespace: "n".to_owned(), pool: "p".to_owned() };
+        metrics.pool(&labels, PoolNumbers::default());
+        metrics.condition(&labels, ConditionType::Ready, true);
+        let wanted = table(&registry);
+        if update_is_asked_for() {
+            std::fs::write(&path, format!("{before}{BEGIN}{wanted}{END}{after}")).unwrap();
+        } else {
+            assert_eq!(listed, wanted, "run UPDATE=1 cargo test --lib the_readme_lists_every_metric");
+        }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "how a person asks a test to write")]
+    fn update_is_asked_for() -> bool {
+        std::env::var_os("UPDATE").is_some()
+    }
+
     #[test]
     fn a_pool_that_is_gone_leaves_no_series() {
         let (metrics, registry) = Metrics::new(&[]);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use kitepool_api::OtherAgents;
 use kitepool_policy::{
     observation::{PoolObservation, QueueObservation},
     spec::PoolName,
@@ -18,6 +19,8 @@ pub struct Queue {
     pub observation: QueueObservation,
     /// The pools' uids.
     pub uids: BTreeMap<PoolName, String>,
+    /// Whether agents that are not ours count: one pool that says so is enough, since they serve the queue as a whole.
+    counts_others: bool,
 }
 
 impl Queue {
@@ -45,7 +48,9 @@ pub(super) fn by_key(candidates: &[Candidate], broken: &[PoolFacts], watch: &Clu
                 pools: Vec::new(),
             },
             uids: BTreeMap::new(),
+            counts_others: false,
         });
+        queue.counts_others |= candidate.valid.other_agents == OtherAgents::Count;
         // Several tokens may see the queue; the one that is doing best speaks for it.
         if better(&candidate.seen.reading, &queue.observation.reading) {
             queue.observation.reading = candidate.seen.reading;
@@ -64,7 +69,8 @@ pub(super) fn by_key(candidates: &[Candidate], broken: &[PoolFacts], watch: &Clu
         for cells in namespaces.into_iter().filter_map(|namespace| watch.namespaces.get(namespace)) {
             queue.observation.hints.extend(hints::for_queue(cells, key));
         }
-        queue.observation.standing = standing(key.queue(), &queue.uids, broken);
+        let foreign = if queue.counts_others { foreign(&queue.observation) } else { Agents::ZERO };
+        queue.observation.standing = standing(key.queue(), &queue.uids, broken).plus(foreign);
     }
     queues
 }
@@ -75,6 +81,20 @@ fn better(a: &kitepool_policy::observation::Reading, b: &kitepool_policy::observ
         (reading.trouble.is_none(), reading.last_good.map(|good| good.at))
     };
     rank(a) > rank(b)
+}
+
+/// Connected agents that are not in our pods. Ours that drain are still connected; those that start may be, so the number
+/// errs on the side of fewer foreign ones.
+fn foreign(queue: &QueueObservation) -> Agents {
+    let Some(good) = queue.reading.last_good else { return Agents::ZERO };
+    let connected = good.load.idle.plus(good.load.busy);
+    queue.pools.iter().fold(connected, |rest, pool| {
+        let pods = pool.generations.iter().fold(Pods::ZERO, |sum, generation| {
+            let pods = generation.pods;
+            sum.plus(pods.ready).plus(pods.unready).plus(pods.draining)
+        });
+        rest.minus(pool.spec.agents_per_pod.agents_in(pods))
+    })
 }
 
 /// Ready agents of broken pools beside these pools that name the same queue. What a broken pool says of its token may be

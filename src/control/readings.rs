@@ -101,7 +101,9 @@ impl Readings {
     pub fn of(&self, view: &PoolView, valid: &ValidPool, expected: Option<Identity>) -> Seen {
         let token = token_key(view, &valid.token);
         let stored = self.secrets.get(&token);
-        let token_problem = stored.as_ref().and_then(|token| token.problem.as_ref()).map(ToString::to_string);
+        // With a value in hand a problem is only that the API server is away for a moment.
+        let unusable = stored.as_ref().filter(|token| token.value.is_none());
+        let token_problem = unusable.and_then(|token| token.problem.as_ref()).map(ToString::to_string);
         let mut look = self.polls.look(&token, &valid.queue, expected.as_ref());
         if matches!(token, TokenKey::Secret { .. }) && stored.is_none() {
             look.reading = Reading { last_good: None, trouble: Some(Trouble::NotRead) };

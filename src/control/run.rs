@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     metrics::Metrics,
+    readings::DEFAULT_ENDPOINT,
     status::{Board, Phase},
     tick::Term,
 };
@@ -92,6 +93,9 @@ pub async fn run(config: Config, kubernetes: client::Config, stop: CancellationT
     let clock = Clock::machine();
     let fence = Fence::closed(clock.clone());
     let clients = Clients::new(&kubernetes, &fence, &config.identity).context("the kubeconfig cannot be used")?;
+    let endpoint = config.endpoint.as_deref().unwrap_or(DEFAULT_ENDPOINT);
+    crate::buildkite::Client::over_the_network(endpoint, config.poll_deadline, clock.clone())
+        .with_context(|| format!("--buildkite-endpoint {endpoint}"))?;
     let (metrics, registry) = Metrics::new(crate::buildkite::OUTCOMES);
     let board = Board::default();
     let serving = serve::listen(config.listen, board.clone(), registry, clock.clone(), stop.clone()).await?;

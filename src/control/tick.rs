@@ -12,7 +12,7 @@ use std::{
 
 use jiff::Timestamp;
 use kitepool_api::{Problem, validate::ValidPool};
-use kitepool_policy::{decision::Decision, memory::Memory, spec::{Mode, PoolName}};
+use kitepool_policy::{decision::Decision, memory::Memory, observation::Trouble, spec::{Mode, PoolName}};
 use tokio::{sync::Notify, task::JoinSet};
 
 use super::{
@@ -140,6 +140,7 @@ impl Term {
                     cells.take_in_deployment(&name, seen);
                 }
             }
+            state.refusal = outcome.failure.as_ref().and_then(|(_, error)| error.refusal());
             if let Some((verb, error)) = outcome.failure {
                 self.shared.metrics.wrote(verb, error.category());
                 tracing::warn!(pool = %outcome.pool, verb, error = chain(&error), "write failed; deciding again");
@@ -232,9 +233,12 @@ impl Term {
     /// Writes what the decision asks for, its memory first.
     fn act(&mut self, candidate: &Candidate, decision: Option<&Decision>, companions: &[PoolName], now: Timestamp) {
         let view = candidate.view();
-        let verdict = verdict::of(&candidate.plan, &candidate.seen, decision, companions);
-        show::pool(&self.shared.metrics, candidate, decision, &verdict, now);
         let Some(state) = self.pools.get_mut(&view.uid) else { return };
+        if decision.is_some_and(|decision| decision.intents.is_empty()) {
+            state.refusal = None;
+        }
+        let verdict = verdict::of(&candidate.plan, &candidate.seen, decision, companions, state.refusal.as_deref());
+        show::pool(&self.shared.metrics, candidate, decision, &verdict, now);
         let is_passive = self.shared.config.is_dry_run || candidate.valid.spec.mode == Mode::Observe;
         let memory = decision.map_or(&candidate.memory, |decision| &decision.memory);
         let status = pool_status::build(&NewStatus {
@@ -258,7 +262,9 @@ impl Term {
         let has_changed = status != state.status;
         let since_written = state.status_written_at.map(|at| self.shared.clock.mono().saturating_duration_since(at));
         let is_too_soon = since_written.is_some_and(|since| since < STATUS_INTERVAL_MIN);
-        if !self.writers.is_free(&view.uid) || (acts.is_empty() && (!has_changed || is_too_soon)) {
+        // Before the first poll has ended there is nothing to report that the last leader did not know better.
+        let is_early = candidate.seen.reading.trouble == Some(Trouble::NotRead) && state.status.get("conditions").is_some();
+        if !self.writers.is_free(&view.uid) || (acts.is_empty() && (!has_changed || is_too_soon || is_early)) {
             return;
         }
         let about = reference(&view.name, &view.uid);

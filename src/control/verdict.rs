@@ -27,8 +27,9 @@ pub fn of(
     seen: &Seen,
     decision: Option<&Decision>,
     companions: &[PoolName],
+    refusal: Option<&str>,
 ) -> Verdict {
-    let mut conditions = vec![ready(plan, seen, decision), load_fresh(seen, decision)];
+    let mut conditions = vec![ready(plan, seen, decision, refusal), load_fresh(seen, decision)];
     conditions.extend(decision.map(at_limit));
     conditions.push(queue_shared(companions));
     conditions.extend(decision.map(contested));
@@ -44,7 +45,12 @@ pub fn invalid(problems: &[Problem]) -> Condition {
     Condition::new(ConditionType::Ready, false, "Invalid", message)
 }
 
-fn ready(plan: &Result<Planned, Vec<Problem>>, seen: &Seen, decision: Option<&Decision>) -> Condition {
+fn ready(
+    plan: &Result<Planned, Vec<Problem>>,
+    seen: &Seen,
+    decision: Option<&Decision>,
+    refusal: Option<&str>,
+) -> Condition {
     let not = |reason, message: String| Condition::new(ConditionType::Ready, false, reason, message);
     if let Err(problems) = plan {
         return not("DefinitionBroken", format!("{}. What runs is kept as it is", sentences(problems)));
@@ -54,6 +60,9 @@ fn ready(plan: &Result<Planned, Vec<Problem>>, seen: &Seen, decision: Option<&De
     }
     if decision.is_none() {
         return not("Refused", "the decision would have broken an invariant and was refused; see the controller's log".to_owned());
+    }
+    if let Some(refusal) = refusal {
+        return not("WriteRefused", format!("{refusal}. It is tried again every few seconds"));
     }
     Condition::new(ConditionType::Ready, true, "Deciding", "the pool is valid and follows its queue")
 }
@@ -67,7 +76,7 @@ fn load_fresh(seen: &Seen, decision: Option<&Decision>) -> Condition {
         // The policy's own sentence holds an age, which ticks; the poller's says what went wrong.
         Some(reason) => {
             let why = seen.trouble.clone().unwrap_or_else(|| stale(reason).to_owned());
-            let word = seen.reading.trouble.map_or(reason.category(), trouble_word);
+            let word = seen.reading.trouble.map_or_else(|| reason.category(), trouble_word);
             Condition::new(ConditionType::LoadFresh, false, word, format!("{why}. Nothing shrinks until a good reading comes; events still grow the pool"))
         }
         None => Condition::new(ConditionType::LoadFresh, false, "NotRead", "nothing was decided yet"),
@@ -75,10 +84,12 @@ fn load_fresh(seen: &Seen, decision: Option<&Decision>) -> Condition {
 }
 
 const fn stale(reason: &Reason) -> &'static str {
-    match reason {
-        Reason::ReadingStale { .. } => "the last good reading is older than scaling.staleAfter",
-        Reason::ReadingFromFuture { .. } => "the last good reading lies in the future, so this machine's clock stepped back",
-        _ => "Buildkite was not read yet",
+    if matches!(reason, Reason::ReadingStale { .. }) {
+        "the last good reading is older than scaling.staleAfter"
+    } else if matches!(reason, Reason::ReadingFromFuture { .. }) {
+        "the last good reading lies in the future, so this machine's clock stepped back"
+    } else {
+        "Buildkite was not read yet"
     }
 }
 

@@ -154,7 +154,7 @@ mod tests {
             tags: BTreeSet::new(),
             token: TokenSource::Secret { name: "agent-token".to_owned(), key: "token".to_owned() },
             agents_per_pod: 1,
-            longest_job: Duration::from_secs(60),
+            longest_job: Duration::from_mins(1),
             endpoint: None,
         }
     }

@@ -211,7 +211,7 @@ mod tests {
             tags: BTreeSet::from(["os=linux".to_owned()]),
             token: TokenSource::Secret { name: "agent-token".to_owned(), key: "token".to_owned() },
             agents_per_pod: 2,
-            longest_job: Duration::from_secs(4 * 3600),
+            longest_job: Duration::from_hours(4),
             endpoint: None,
         }
     }

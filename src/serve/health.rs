@@ -9,7 +9,7 @@ use crate::control::status::Phase;
 
 /// A leader ticks at least once a second. One that has not for a minute hangs, and a restart costs nothing but the lease's
 /// fifteen seconds.
-const HANGS_AFTER: Duration = Duration::from_secs(60);
+const HANGS_AFTER: Duration = Duration::from_mins(1);
 
 /// Alive, unless the loop hangs.
 pub(super) async fn healthz(State(shown): State<Shown>) -> (StatusCode, String) {

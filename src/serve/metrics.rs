@@ -1,4 +1,4 @@
-//! `/metrics` in the OpenMetrics text format.
+//! `/metrics` in the `OpenMetrics` text format.
 
 use axum::{
     extract::State,

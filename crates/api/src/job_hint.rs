@@ -128,7 +128,7 @@ impl HintedJob {
 }
 
 /// The jobs of a stored hint, or what is wrong with it.
-pub fn parse_hint(object: DynamicObject) -> Result<Vec<HintedJob>, Problem> {
+pub fn parse_hint(object: &DynamicObject) -> Result<Vec<HintedJob>, Problem> {
     let spec = object.data.get("spec").cloned().unwrap_or_default();
     let spec: JobHintSpec = serde_json::from_value(spec)
         .map_err(|error| Problem::new("spec", error.to_string(), "write it as the definition of JobHint says"))?;

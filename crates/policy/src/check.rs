@@ -100,7 +100,7 @@ pub fn check(queue: &QueueObservation, decisions: &[Decision], now: Timestamp) -
         changes.push(change);
     }
     for mode in [Mode::Active, Mode::Observe] {
-        only_idle_go(queue, mode, &changes, &mut found);
+        only_idle_go(queue, mode, &changes, now, &mut found);
     }
     found.violations
 }
@@ -250,7 +250,7 @@ fn shrink_is_allowed(queue: &QueueObservation, change: &Change<'_>, now: Timesta
 
     match queue.reading.last_good {
         Some(good) if queue.reading.trouble.is_none() && distance(now, good.at) <= spec.stale_after => {
-            if pool.memory.last_change().is_some_and(|change| good.at <= change.min(now)) {
+            if last_change(pool).is_some_and(|change| good.at <= change.min(now)) {
                 wrong(Invariant::NoKill, "shrinks by a reading from before the last change".to_owned());
             }
         }
@@ -270,21 +270,29 @@ fn shrink_is_allowed(queue: &QueueObservation, change: &Change<'_>, now: Timesta
     }
 }
 
+/// When we last changed this pool, generations that are no more left out.
+fn last_change(pool: &PoolObservation) -> Option<Timestamp> {
+    let asked = pool.generations.iter().filter_map(|generation| pool.memory.asked.get(&generation.name));
+    let of_generations = asked.flat_map(|asked| [asked.raised_at, asked.lowered_at]);
+    of_generations.chain([pool.memory.last_up, pool.memory.last_down]).flatten().max()
+}
+
 /// Over all pools of a queue, no more ready agents go than are idle, and those that stay can hold what runs.
-fn only_idle_go(queue: &QueueObservation, mode: Mode, changes: &[Change<'_>], found: &mut Findings) {
+fn only_idle_go(queue: &QueueObservation, mode: Mode, changes: &[Change<'_>], now: Timestamp, found: &mut Findings) {
     let Some(good) = queue.reading.last_good else {
         return;
     };
     let shrinking: Vec<&Change<'_>> =
         changes.iter().filter(|change| change.pool.spec.mode == mode && !change.lowered.is_empty()).collect();
     let gone = shrinking.iter().fold(Agents::ZERO, |sum, change| sum.plus(change.ready_gone()));
-    let ready = queue
-        .pools
-        .iter()
-        .filter(|pool| mode == Mode::Observe || pool.spec.mode == mode)
-        .fold(share::standing_for(mode, queue), |sum, pool| sum.plus(pool.ready_agents()));
+    let pools = queue.pools.iter().filter(|pool| mode == Mode::Observe || pool.spec.mode == mode);
+    let last_lowered = pools.clone().filter_map(|pool| pool.memory.last_lowered()).max();
+    let ready = pools.fold(share::standing_for(mode, queue), |sum, pool| sum.plus(pool.ready_agents()));
     let left = ready.minus(gone);
     for change in shrinking {
+        if last_lowered.is_some_and(|lowered_at| good.at <= lowered_at.min(now)) {
+            found.add(change.name(), Invariant::NoKill, "shrinks by a reading from before the queue last shrank");
+        }
         if gone > good.load.idle {
             let detail = format!("{gone} ready agents of the queue would go, {} are idle", good.load.idle);
             found.add(change.name(), Invariant::Floor, detail);

@@ -28,8 +28,8 @@ pub fn decide(queue: &QueueObservation, now: Timestamp) -> Vec<Decision> {
 
     // What may go is one sum for the queue. Pools are filled in order, so the last one gives first. Pools that only observe
     // draw on an account of their own: what they would take is still there.
-    let mut acting = Slack::of(Mode::Active, queue, &demand);
-    let mut observing = Slack::of(Mode::Observe, queue, &demand);
+    let mut acting = Slack::of(Mode::Active, queue, &demand, now);
+    let mut observing = Slack::of(Mode::Observe, queue, &demand, now);
 
     let mut decisions: Vec<Decision> = pools
         .iter()

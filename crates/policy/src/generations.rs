@@ -64,10 +64,10 @@ impl<'a> Planner<'a> {
         let new = self.pool.generation(wanted);
         let old: Vec<&Generation> = self.pool.generations.iter().filter(|other| other.name != wanted).collect();
 
-        let moves = if old.iter().all(|generation| generation.replicas.is_zero()) {
-            self.resize(new, current, slack)
-        } else {
+        let moves = if self.pool.is_rolling() {
             self.roll(new, &old, current, slack)
+        } else {
+            self.resize(new, current, slack)
         };
         let taken = moves.taken.iter().fold(Pods::ZERO, |sum, (_, pods)| sum.plus(*pods));
         Plan {

@@ -15,7 +15,8 @@ use jiff::Timestamp;
 use crate::{
     age::elapsed,
     decision::{ForeignChange, Intent},
-    memory::{Asked, CONTESTED_AFTER, CONTESTED_WITHIN, Memory},
+    limits,
+    memory::{Asked, CONTESTED_AFTER, CONTESTED_WITHIN, Memory, Period},
     observation::PoolObservation,
     spec::Mode,
     units::Pods,
@@ -37,16 +38,23 @@ pub(crate) struct Audit {
 /// Brings the books into agreement with what is seen.
 pub(crate) fn audit(pool: &PoolObservation, memory: &mut Memory, now: Timestamp) -> Audit {
     let mut audit = Audit::default();
-    let is_ours = |name: &str| pool.generation(name).is_some() || pool.wanted_generation.as_deref() == Some(name);
-    memory.asked.retain(|name, _| is_ours(name));
+    forget_the_gone(pool, memory);
 
-    let mut lost = Pods::ZERO;
-    for (name, asked) in &mut memory.asked {
+    let Memory { asked: books, last_up, last_down, .. } = memory;
+    let is_rolling = pool.is_rolling();
+    let (mut lost, mut landed) = (Pods::ZERO, Landed::default());
+    for (name, asked) in books {
         let replicas = pool.generation(name).map_or(Pods::ZERO, |generation| generation.replicas);
         if asked.from != asked.to && asked.from == replicas {
-            audit.pending_up = audit.pending_up.plus(asked.to.minus(replicas));
-            audit.pending_down = audit.pending_down.plus(replicas.minus(asked.to));
+            // Of the others, growth is not decided again; and what they lose is no matter of cooldowns.
+            if pool.wanted_generation.as_deref() == Some(name) {
+                audit.pending_up = asked.to.minus(replicas);
+                audit.pending_down = replicas.minus(asked.to);
+            }
             continue;
+        }
+        if asked.from != asked.to && asked.explains(replicas) {
+            landed.book(asked, replicas, (last_up, last_down), is_rolling, now);
         }
         // Where nothing is ever written, every change is somebody else's, and none is news.
         if !asked.explains(replicas) && pool.spec.mode == Mode::Active {
@@ -59,15 +67,77 @@ pub(crate) fn audit(pool: &PoolObservation, memory: &mut Memory, now: Timestamp)
     if !lost.is_zero() {
         audit.before_foreign = Some(pool.replicas().plus(lost));
     }
+    landed.begin_periods(pool, memory, now);
     note(&audit.foreign, memory, now);
 
     for generation in &pool.generations {
         // Pods of ours whose beginnings are forgotten may be young. Those of an adopted Deployment are not of our making.
-        let first_seen =
-            || Asked { raised_at: (!generation.adopted).then_some(now), ..Asked::found(generation.replicas) };
+        let may_be_young = !generation.adopted && !generation.replicas.is_zero();
+        let first_seen = || Asked { raised_at: may_be_young.then_some(now), ..Asked::found(generation.replicas) };
         memory.asked.entry(generation.name.clone()).or_insert_with(first_seen);
     }
     audit
+}
+
+/// Drops what is known of generations that are no more. Their agents went at their last change at the latest, and a reading
+/// must still know that.
+fn forget_the_gone(pool: &PoolObservation, memory: &mut Memory) {
+    let Memory { asked, last_down, .. } = memory;
+    asked.retain(|name, asked| {
+        let is_there = pool.generation(name).is_some() || pool.wanted_generation.as_deref() == Some(name);
+        if !is_there {
+            *last_down = (*last_down).max(asked.lowered_at).max(asked.raised_at);
+        }
+        is_there
+    });
+}
+
+/// Writes that were seen to land in this tick.
+///
+/// A write may land long after it was asked for: after errors, or when a pool that only observed begins to act. Ages and
+/// cooldowns count from here, then. It costs no write to status, since landing changes the books anyway.
+#[derive(Default)]
+struct Landed {
+    up: Pods,
+    down: Pods,
+}
+
+impl Landed {
+    fn book(
+        &mut self,
+        asked: &mut Asked,
+        replicas: Pods,
+        (last_up, last_down): (&mut Option<Timestamp>, &mut Option<Timestamp>),
+        is_rolling: bool,
+        now: Timestamp,
+    ) {
+        // While a pool rolls, its generation's last change is the pool's only if both happened at once.
+        let renew = |pool: &mut Option<Timestamp>, generation: &mut Option<Timestamp>| {
+            let is_one = !is_rolling || pool == generation;
+            *generation = Some(now);
+            if is_one {
+                *pool = Some(now);
+            }
+            is_one
+        };
+        if replicas > asked.from && renew(last_up, &mut asked.raised_at) {
+            self.up = self.up.plus(replicas.minus(asked.from));
+        } else if replicas < asked.from && renew(last_down, &mut asked.lowered_at) {
+            self.down = self.down.plus(asked.from.minus(replicas));
+        }
+    }
+
+    /// A step's period that was over by the time begins anew, from what stood before.
+    fn begin_periods(&self, pool: &PoolObservation, memory: &mut Memory, now: Timestamp) {
+        let before = pool.replicas().minus(self.up).plus(self.down);
+        let begun = Some(Period { start: now, base: before });
+        if !self.up.is_zero() {
+            memory.up_period = limits::running(memory.up_period, pool.spec.scale_up.step, now).or(begun);
+        }
+        if !self.down.is_zero() {
+            memory.down_period = limits::running(memory.down_period, pool.spec.scale_down.step, now).or(begun);
+        }
+    }
 }
 
 /// Remembers foreign changes, and that the pool is contested.

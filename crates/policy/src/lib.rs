@@ -16,11 +16,14 @@ pub mod demand;
 pub mod memory;
 pub mod observation;
 pub mod rules;
+#[cfg(feature = "saboteurs")]
+pub mod saboteur;
 pub mod schedule;
 pub mod share;
 pub mod spec;
 pub mod trust;
 pub mod units;
+pub mod violations;
 
 mod age;
 mod generations;
@@ -35,4 +38,5 @@ pub use self::{
     check::check,
     decide::decide,
     demand::{Standing, standing_of},
+    violations::violations,
 };

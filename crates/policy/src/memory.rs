@@ -65,6 +65,11 @@ impl Memory {
         of_generations.chain([self.last_up, self.last_down]).flatten().max()
     }
 
+    /// When we last took pods away.
+    pub fn last_lowered(&self) -> Option<Timestamp> {
+        self.asked.values().map(|asked| asked.lowered_at).chain([self.last_down]).flatten().max()
+    }
+
     /// Brings instants that lie in the future to `now`: the clock stepped back, and so it costs at most one cooldown or
     /// window, counted from here, and never less than that.
     pub(crate) fn bring_to(&mut self, now: Timestamp) {

@@ -145,6 +145,12 @@ impl PoolObservation {
         self.spec.agents_per_pod.agents_in(if can_grow { max } else { max.min(self.replicas()) })
     }
 
+    /// Whether pods of another generation than the wanted one are left.
+    pub fn is_rolling(&self) -> bool {
+        let wanted = self.wanted_generation.as_deref();
+        self.generations.iter().any(|other| wanted != Some(other.name.as_str()) && !other.replicas.is_zero())
+    }
+
     /// The generation of that name.
     pub fn generation(&self, name: &str) -> Option<&Generation> {
         self.generations.iter().find(|generation| generation.name == name)

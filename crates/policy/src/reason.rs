@@ -41,6 +41,8 @@ pub enum Reason {
 
     /// Stabilise: more was wanted within the window.
     WindowHolds { wanted: Pods, window: Duration },
+    /// Stabilise: somebody else lowered it a moment ago.
+    RaisedAgain { wanted: Pods },
     /// Stabilise: grew a moment ago.
     UpCooldown { wanted: Pods, remaining: Duration },
     /// Stabilise: changed a moment ago.
@@ -100,6 +102,7 @@ impl Reason {
             Self::SpareOnTop { .. } => "SpareOnTop",
             Self::ScheduledFloor { .. } => "ScheduledFloor",
             Self::WindowHolds { .. } => "WindowHolds",
+            Self::RaisedAgain { .. } => "RaisedAgain",
             Self::UpCooldown { .. } => "UpCooldown",
             Self::DownCooldown { .. } => "DownCooldown",
             Self::AtMin { .. } => "AtMin",
@@ -220,6 +223,10 @@ impl fmt::Display for Reason {
             Self::WindowHolds { wanted, window } => {
                 write!(f, "{wanted} pods would do now, but more were wanted within the last {}", Short(*window))
             }
+            Self::RaisedAgain { wanted } => write!(
+                f,
+                "{wanted} pods would do now, but what somebody else took away is put back first; change min or max instead"
+            ),
             Self::UpCooldown { wanted, remaining } => {
                 write!(f, "{wanted} pods are wanted; the pool grew a moment ago and waits {} more", Short(*remaining))
             }

@@ -15,7 +15,7 @@ use crate::{
     decision::Reason,
     demand::{Demand, METRICS_STALENESS},
     memory::Memory,
-    observation::{Generation, PoolObservation, QueueObservation},
+    observation::{Generation, GoodReading, PoolObservation, QueueObservation},
     share::standing_for,
     spec::{Mode, PoolSpec},
     trust::Trust,
@@ -33,18 +33,25 @@ pub(crate) fn gate(pool: &PoolObservation, trust: Trust, memory: &Memory, now: T
     if let Some(moving) = pool.generations.iter().find(|generation| !generation.is_at_rest()) {
         return Err(Reason::InMotion { generation: moving.name.clone() });
     }
-    // The numbers are a little older than the reading, and they must know our last change. A reading from the future was
-    // taken before the clock stepped back, so nobody knows which came first.
-    let knows = |change: Timestamp| reading.at.duration_since(change) > METRICS_STALENESS && reading.at <= now;
-    match memory.last_change() {
-        Some(changed_at) if !knows(changed_at) => Err(Reason::ReadingPredatesChange { changed_at }),
+    knows(reading, memory.last_change(), now)
+}
+
+/// Whether the reading can know our change. Its numbers are a little older than itself; and one from the future was taken
+/// before the clock stepped back, so nobody can tell which came first.
+fn knows(reading: GoodReading, change: Option<Timestamp>, now: Timestamp) -> Result<(), Reason> {
+    match change.map(|change| change.min(now)) {
+        Some(changed_at) if reading.at > now || reading.at.duration_since(changed_at) <= METRICS_STALENESS => {
+            Err(Reason::ReadingPredatesChange { changed_at })
+        }
         _ => Ok(()),
     }
 }
 
 /// How much of a queue may go in one tick, whatever pool it goes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Slack {
+    /// Whether the reading knows the last pods taken from any of the pools: if not, its idle agents may be those.
+    is_current: Result<(), Reason>,
     /// Idle agents that no job is about to take.
     idle: Agents,
     /// Agents in ready pods, the standing ones among them.
@@ -56,10 +63,12 @@ pub(crate) struct Slack {
 impl Slack {
     /// For the pools of this mode. Standing agents are counted among the idle ones, as far as they go: nobody here can tell
     /// whose the idle ones are.
-    pub(crate) fn of(mode: Mode, queue: &QueueObservation, demand: &Demand) -> Self {
+    pub(crate) fn of(mode: Mode, queue: &QueueObservation, demand: &Demand, now: Timestamp) -> Self {
         let standing = standing_for(mode, queue);
         let movable = queue.pools.iter().filter(|pool| mode == Mode::Observe || pool.spec.mode == mode);
+        let last_lowered = movable.clone().filter_map(|pool| pool.memory.last_lowered()).max();
         Self {
+            is_current: queue.reading.last_good.map_or(Ok(()), |reading| knows(reading, last_lowered, now)),
             idle: demand.load.idle.minus(standing).minus(demand.queued),
             ready: movable.fold(standing, |sum, pool| sum.plus(pool.ready_agents())),
             running: demand.busy,
@@ -68,6 +77,7 @@ impl Slack {
 
     /// Takes up to `wish` pods of a generation out of the slack.
     fn take(&mut self, generation: &Generation, wish: Pods, spec: &PoolSpec) -> Result<Pods, Reason> {
+        self.is_current.clone()?;
         if self.ready < self.running {
             return Err(Reason::ReadyCannotHoldRunning { ready: self.ready, running: self.running });
         }

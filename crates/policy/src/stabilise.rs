@@ -62,9 +62,11 @@ pub(crate) fn follow(
 
     let kept = present.before_foreign.unwrap_or(present.current).max(present.current);
     // Up at once to what is wanted now; a larger want of the past only keeps what stands, it never makes the pool grow.
-    let wanted = raw.max(held.min(kept));
-    let want = bounds.clamp(wanted);
-    let stable = Stable { pods: wanted, want, lowest: Pods::ZERO, reason: Reason::Unchanged };
+    let held = raw.max(held.min(kept));
+    let want = bounds.clamp(held);
+    // Where the bounds decide anyway, the window has nothing to say.
+    let pods = if want == bounds.clamp(raw) { raw } else { held };
+    let stable = Stable { pods, want, lowest: Pods::ZERO, reason: Reason::Unchanged };
 
     match want.cmp(&present.current) {
         Ordering::Equal => Stable { reason: window_reason(raw, want, bounds, window), ..stable },
@@ -75,6 +77,7 @@ pub(crate) fn follow(
                 Some(remaining) if !is_exempt => {
                     Stable { pods: highest, reason: Reason::UpCooldown { wanted: want, remaining }, ..stable }
                 }
+                _ if pods > raw => Stable { reason: Reason::RaisedAgain { wanted: raw }, ..stable },
                 _ => stable,
             }
         }
@@ -112,7 +115,9 @@ fn remember(want: Pods, present: Present, bounds: Bounds, window: Duration, memo
     }
     memory.want = Some(want);
     memory.peaks.retain(|peak| elapsed(peak.until, now) < window && peak.want > want.max(last));
-    if want < last && !window.is_zero() {
+    // A peak that ends now already is the larger one, and says it all.
+    let is_news = memory.peaks.last().is_none_or(|newest| newest.until < now);
+    if want < last && is_news && !window.is_zero() {
         memory.peaks.push(Peak { until: now, want: last });
         if memory.peaks.len() > PEAKS_MAX {
             merge(&mut memory.peaks, window);

@@ -1,0 +1,137 @@
+//! Wrong policies, each with one small and plausible mistake, kept so that every checker can show that it catches it.
+//!
+//! Each is the right policy with something twisted before or after it, so the right one needs no hooks for them.
+
+use jiff::Timestamp;
+
+use crate::{
+    check::Invariant,
+    decide,
+    decision::{Decision, Intent},
+    memory::{Asked, Peak},
+    observation::{GoodReading, Load, PoolObservation, QueueObservation},
+    units::{Jobs, Pods},
+};
+
+/// A mistake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Saboteur {
+    /// Goes straight down to `max`, busy or not.
+    ObeysMaxAtOnce,
+    /// Counts every event as a job of its own.
+    CountsEveryEvent,
+    /// Lets a pool at most double, and so never leaves zero.
+    AtMostDoubles,
+    /// Believes the last good reading however old it is.
+    BelievesOldReadings,
+    /// Takes "no reading" for "no jobs".
+    TakesMissingForZero,
+    /// Counts the largest want of the past as wanted now, at every tick.
+    RestartsTheWindow,
+    /// Has no window, no cooldown and no `minAge`.
+    ForgetsToWait,
+}
+
+impl Saboteur {
+    /// All.
+    pub const ALL: [Self; 7] = [
+        Self::ObeysMaxAtOnce,
+        Self::CountsEveryEvent,
+        Self::AtMostDoubles,
+        Self::BelievesOldReadings,
+        Self::TakesMissingForZero,
+        Self::RestartsTheWindow,
+        Self::ForgetsToWait,
+    ];
+
+    /// The invariant that the mistake breaks.
+    pub const fn breaks(self) -> Invariant {
+        match self {
+            Self::ObeysMaxAtOnce => Invariant::Floor,
+            Self::CountsEveryEvent => Invariant::CountOnce,
+            Self::AtMostDoubles => Invariant::Progress,
+            Self::BelievesOldReadings | Self::TakesMissingForZero => Invariant::FailSafe,
+            Self::RestartsTheWindow => Invariant::BoundedWaste,
+            Self::ForgetsToWait => Invariant::BoundedThrash,
+        }
+    }
+
+    /// Decides, with the mistake.
+    pub fn decide(self, queue: &QueueObservation, now: Timestamp) -> Vec<Decision> {
+        let mut seen = queue.clone();
+        self.twist_sight(&mut seen, now);
+        let mut decisions = decide(&seen, now);
+        for decision in &mut decisions {
+            if let Some(pool) = queue.pools.iter().find(|pool| pool.spec.name == decision.pool) {
+                self.twist_decision(pool, decision, now);
+            }
+        }
+        decisions
+    }
+
+    fn twist_sight(self, queue: &mut QueueObservation, now: Timestamp) {
+        match self {
+            Self::CountsEveryEvent => {
+                for (number, hint) in queue.hints.iter_mut().enumerate() {
+                    hint.job = format!("{}-{number}", hint.job);
+                }
+            }
+            Self::BelievesOldReadings => {
+                queue.reading.trouble = None;
+                if let Some(good) = &mut queue.reading.last_good {
+                    good.at = now;
+                }
+            }
+            Self::TakesMissingForZero => {
+                if queue.reading.last_good.is_none() || queue.reading.trouble.is_some() {
+                    let load = queue.reading.last_good.map(|good| good.load).unwrap_or_default();
+                    let load = Load { running: Jobs::ZERO, scheduled: Jobs::ZERO, ..load };
+                    queue.reading.trouble = None;
+                    queue.reading.last_good = Some(GoodReading { load, date: now, at: now });
+                }
+            }
+            Self::ForgetsToWait => {
+                for pool in &mut queue.pools {
+                    let down = &mut pool.spec.scale_down;
+                    (down.window, down.cooldown, down.min_age) = Default::default();
+                }
+            }
+            Self::ObeysMaxAtOnce | Self::AtMostDoubles | Self::RestartsTheWindow => {}
+        }
+    }
+
+    fn twist_decision(self, pool: &PoolObservation, decision: &mut Decision, now: Timestamp) {
+        match self {
+            Self::ObeysMaxAtOnce => {
+                let max = pool.spec.limits.max();
+                if let [only] = pool.generations.as_slice()
+                    && only.replicas > max
+                {
+                    rewrite(decision, &only.name, only.replicas, max);
+                }
+            }
+            Self::AtMostDoubles => {
+                let current = pool.replicas();
+                if decision.target > current.plus(current) {
+                    decision.intents.clear();
+                    decision.memory = pool.memory.clone();
+                    decision.target = current;
+                }
+            }
+            Self::RestartsTheWindow => {
+                let largest = decision.memory.peaks.iter().map(|peak| peak.want).chain(decision.memory.want).max();
+                if let Some(want) = largest.filter(|want| Some(*want) > decision.memory.want) {
+                    decision.memory.peaks = vec![Peak { until: now, want }];
+                }
+            }
+            Self::CountsEveryEvent | Self::BelievesOldReadings | Self::TakesMissingForZero | Self::ForgetsToWait => {}
+        }
+    }
+}
+
+/// Makes the decision this one write.
+fn rewrite(decision: &mut Decision, generation: &str, from: Pods, to: Pods) {
+    decision.intents = vec![Intent::Scale { generation: generation.to_owned(), from, to }];
+    decision.memory.asked.insert(generation.to_owned(), Asked { from, ..Asked::found(to) });
+    decision.target = to;
+}
