@@ -55,10 +55,7 @@ impl Writer {
     /// writes conflict), the value only when somebody scales.
     pub async fn scale(&self, namespace: &str, name: &str, from: u32, to: u32) -> Result<u64, Error> {
         let api: Api<Deployment> = Api::namespaced(self.client(), namespace);
-        let patch: Patch<()> = json_patch(&json!([
-            { "op": "test", "path": "/spec/replicas", "value": from },
-            { "op": "replace", "path": "/spec/replicas", "value": to },
-        ]))?;
+        let patch: Patch<()> = json_patch(&scale_operations(from, to))?;
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         match self.in_time(api.patch_scale(name, &params, &patch)).await {
             Ok(scale) => Ok(resource_version(&scale.metadata)),
@@ -106,6 +103,22 @@ impl Writer {
             Ok(_) | Err(Error::NotFound) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+}
+
+/// At zero the scale object holds no `replicas` at all (the field is left out when empty), so there the test is on the whole
+/// spec and the change an addition (tried on 1.36).
+fn scale_operations(from: u32, to: u32) -> Value {
+    if from == 0 {
+        json!([
+            { "op": "test", "path": "/spec", "value": {} },
+            { "op": "add", "path": "/spec/replicas", "value": to },
+        ])
+    } else {
+        json!([
+            { "op": "test", "path": "/spec/replicas", "value": from },
+            { "op": "replace", "path": "/spec/replicas", "value": to },
+        ])
     }
 }
 

@@ -189,3 +189,104 @@ fn count(counts: &mut PodCounts, pod: &PodView) {
         counts.unready = counts.unready.plus(one);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const UID: &str = "pool-uid";
+
+    fn pool() -> PoolView {
+        let object = json!({
+            "apiVersion": "kitepool.dev/v1alpha1", "kind": "AgentPool",
+            "metadata": { "name": "linux", "namespace": "ci", "uid": UID },
+        });
+        PoolView::from(serde_json::from_value::<kube::core::DynamicObject>(object).unwrap())
+    }
+
+    fn deployment(cells: &NamespaceCells, name: &str, owner: Option<&str>, replicas: u32, version: u32) {
+        let owners = owner.map(|uid| json!([{ "apiVersion": "v1", "kind": "AgentPool", "name": "linux", "uid": uid, "controller": true }]));
+        let view: k8s_openapi::api::apps::v1::Deployment = serde_json::from_value(json!({
+            "metadata": { "name": name, "uid": name, "generation": 1, "resourceVersion": version.to_string(), "ownerReferences": owners },
+            "spec": { "replicas": replicas, "selector": { "matchLabels": { "app": name } }, "template": {} },
+            "status": { "observedGeneration": 1, "replicas": replicas },
+        }))
+        .unwrap();
+        cells.deployments.put(name.to_owned(), view.into());
+    }
+
+    fn pod(cells: &NamespaceCells, name: &str, labels: &serde_json::Value, ready: bool, deleting: bool) {
+        let status = if ready { "True" } else { "False" };
+        let view: k8s_openapi::api::core::v1::Pod = serde_json::from_value(json!({
+            "metadata": { "name": name, "labels": labels, "deletionTimestamp": deleting.then_some("2026-01-01T00:00:00Z") },
+            "status": { "phase": "Running", "conditions": [{ "type": "Ready", "status": status }] },
+        }))
+        .unwrap();
+        cells.pods.put(name.to_owned(), view.into());
+    }
+
+    fn seen(cells: &NamespaceCells, adopt: Option<&str>, overlay: &Overlay) -> Vec<Generation> {
+        let generations = NamespaceSnapshot::take(cells).generations(&pool(), adopt, overlay);
+        generations.into_iter().map(|generation| generation.seen).collect()
+    }
+
+    #[test]
+    fn each_pod_counts_once_and_as_what_it_is() {
+        let cells = NamespaceCells::default();
+        deployment(&cells, "linux-a", Some(UID), 2, 5);
+        let labels = json!({ GENERATION_LABEL: "linux-a" });
+        pod(&cells, "ready", &labels, true, false);
+        pod(&cells, "starting", &labels, false, false);
+        pod(&cells, "draining", &labels, true, true);
+        pod(&cells, "foreign", &json!({ "app": "x" }), true, false);
+        let generations = seen(&cells, None, &Overlay::default());
+        assert_eq!(generations[0].pods, PodCounts { unready: Pods(1), ready: Pods(1), draining: Pods(1) });
+        assert!(generations[0].settled, "the living pods are as many as asked for");
+    }
+
+    #[test]
+    fn an_adopted_deployment_is_counted_by_its_selector_and_comes_first() {
+        let cells = NamespaceCells::default();
+        deployment(&cells, "linux-a", Some(UID), 0, 5);
+        deployment(&cells, "agents", None, 1, 6);
+        pod(&cells, "old", &json!({ "app": "agents" }), true, false);
+        let generations = seen(&cells, Some("agents"), &Overlay::default());
+        assert_eq!(generations.iter().map(|g| (g.name.as_str(), g.adopted)).collect::<Vec<_>>(), [("agents", true), ("linux-a", false)]);
+        assert_eq!(generations[0].pods.ready, Pods(1));
+        assert_eq!(seen(&cells, None, &Overlay::default()).len(), 1, "what nobody adopts is none of ours");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn our_own_write_stands_in_until_the_watch_shows_it() {
+        let clock = crate::clock::Clock::fixed(jiff::Timestamp::UNIX_EPOCH);
+        let cells = NamespaceCells::default();
+        let mut overlay = Overlay::default();
+        let landed = |replicas, resource_version| Landed::Replicas { replicas: Pods(replicas), resource_version };
+
+        overlay.landed(UID, "linux-a".to_owned(), landed(3, 5), clock.mono());
+        let created = seen(&cells, None, &overlay);
+        assert_eq!((created[0].replicas, created[0].settled), (Pods(3), false), "created, and not shown yet");
+
+        deployment(&cells, "linux-a", Some(UID), 3, 5);
+        overlay.landed(UID, "linux-a".to_owned(), landed(7, 9), clock.mono());
+        assert_eq!(seen(&cells, None, &overlay)[0].replicas, Pods(7));
+
+        deployment(&cells, "linux-a", Some(UID), 2, 11);
+        assert_eq!(seen(&cells, None, &overlay)[0].replicas, Pods(2), "somebody else wrote later");
+        overlay.settle(UID, &NamespaceSnapshot::take(&cells), clock.mono());
+        assert!(overlay.get(UID, "linux-a").is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_watch_never_shows_is_forgotten_in_time() {
+        let clock = crate::clock::Clock::fixed(jiff::Timestamp::UNIX_EPOCH);
+        let cells = NamespaceCells::default();
+        let mut overlay = Overlay::default();
+        overlay.landed(UID, "linux-a".to_owned(), Landed::Replicas { replicas: Pods(3), resource_version: 5 }, clock.mono());
+        tokio::time::advance(OVERLAY_MAX + Duration::from_secs(1)).await;
+        overlay.settle(UID, &NamespaceSnapshot::take(&cells), clock.mono());
+        assert!(seen(&cells, None, &overlay).is_empty());
+    }
+}

@@ -75,6 +75,14 @@ impl Slack {
         }
     }
 
+    /// Whether every one of these ready agents is surely idle: as many are as the idle ones outnumber all agents elsewhere.
+    ///
+    /// An adopted Deployment has a grace period of its own, mostly far shorter than a job, so there a wrong pick would kill;
+    /// and which pods go is not ours to choose. It is left alone until none of its agents can be busy.
+    fn holds_only_idle(&self, own: Agents) -> bool {
+        self.idle.minus(self.ready.minus(own)) >= own
+    }
+
     /// Takes up to `wish` pods of a generation out of the slack.
     fn take(&mut self, generation: &Generation, wish: Pods, spec: &PoolSpec) -> Result<Pods, Reason> {
         self.is_current.clone()?;
@@ -82,6 +90,9 @@ impl Slack {
             return Err(Reason::ReadyCannotHoldRunning { ready: self.ready, running: self.running });
         }
         let per_pod = spec.agents_per_pod;
+        if generation.adopted && !self.holds_only_idle(per_pod.agents_in(generation.pods.ready)) {
+            return Err(Reason::NoneIdle { wanted_away: wish, idle: self.idle });
+        }
         let unready = wish.min(generation.pods.unready);
         let ready = wish
             .minus(unready)

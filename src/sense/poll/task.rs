@@ -172,7 +172,12 @@ where
     }
 
     async fn turn(&self) -> Result<(), Error> {
-        self.shared.budget.turn().await.map_err(|_| Error::BudgetSpent)
+        let started = self.shared.clock.mono();
+        let turn = self.shared.budget.turn().await.map_err(|_| Error::BudgetSpent);
+        if let Err(error) = &turn {
+            self.observe(Some(error), started);
+        }
+        turn
     }
 
     fn observe(&self, error: Option<&Error>, started: tokio::time::Instant) {

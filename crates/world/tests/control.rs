@@ -1,0 +1,90 @@
+//! The control surface does what the library does, seen from outside the process.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test ends at the line that is wrong")]
+
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    http::{Request, StatusCode},
+};
+use kitepool_world::{World, digest, router};
+use serde_json::{Value, json};
+
+struct Outside(Router);
+
+impl Outside {
+    async fn ask(
+        &mut self,
+        method: &str,
+        path: &str,
+        token: &str,
+        body: &Value,
+    ) -> (StatusCode, Option<String>, Value) {
+        use tower::Service as _;
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("authorization", format!("Token {token}"))
+            .header("content-type", "application/json")
+            .body(Body::from(body.to_string()))
+            .unwrap();
+        let response = self.0.call(request).await.unwrap();
+        let retry = response.headers().get("retry-after").map(|value| value.to_str().unwrap().to_owned());
+        let status = response.status();
+        let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+        (status, retry, serde_json::from_slice(&body).unwrap_or(Value::Null))
+    }
+
+    async fn put(&mut self, path: &str, body: Value) {
+        assert_eq!(self.ask("PUT", path, "", &body).await.0, StatusCode::NO_CONTENT, "{path}");
+    }
+
+    async fn get(&mut self, path: &str) -> (StatusCode, Option<String>, Value) {
+        self.ask("GET", path, "one", &Value::Null).await
+    }
+}
+
+#[tokio::test]
+async fn a_world_that_is_set_answers_in_buildkites_shapes() {
+    let mut outside = Outside(router(World::default()));
+    assert_eq!(outside.get("/v3/metrics").await.0, StatusCode::UNAUTHORIZED);
+    outside
+        .put(
+            "/_world/state",
+            json!({
+                "tokens": { "one": { "organization": "acme", "cluster": "uuid-1" } },
+                "clusters": { "uuid-1": { "name": "linux" } },
+            }),
+        )
+        .await;
+    let nothing = json!({
+        "agents": { "idle": 0, "busy": 0, "total": 0, "queues": {} },
+        "jobs": { "scheduled": 0, "running": 0, "waiting": 0, "total": 0, "queues": {} },
+        "organization": { "slug": "acme" },
+        "cluster": { "name": "linux" },
+    });
+    assert_eq!(outside.get("/v3/metrics").await.2, nothing);
+    outside.put("/_world/queues/uuid-1/q", json!({ "scheduled": 2, "running": 1, "waiting": 4 })).await;
+    let metrics = outside.get("/v3/metrics").await.2;
+    assert_eq!(metrics["jobs"]["queues"]["q"], json!({ "scheduled": 2, "running": 1, "waiting": 4, "total": 3 }));
+    assert_eq!(metrics["agents"]["queues"], json!({}), "jobs without agents stand in one map only");
+    let one = outside.get("/v3/metrics/queue?name=q").await.2;
+    assert_eq!((&one["jobs"]["scheduled"], &one["jobs"]["queues"]), (&json!(2), &Value::Null));
+    assert_eq!(outside.get("/v3/metrics/queue?name=unknown").await.2["jobs"]["total"], 0);
+    let token = outside.get("/v3/token").await.2;
+    assert_eq!((&token["cluster_uuid"], &token["cluster_name"]), (&json!("uuid-1"), &json!("linux")));
+}
+
+#[tokio::test]
+async fn a_fault_breaks_one_route_until_it_is_taken_back_and_every_request_counts() {
+    let mut outside = Outside(router(World::default()));
+    outside.put("/_world/state", json!({ "tokens": { "one": { "organization": "acme" } } })).await;
+    outside.put("/_world/faults/metrics", json!({ "status": 429, "retry_after": 30 })).await;
+    let (status, retry, _) = outside.get("/v3/metrics").await;
+    assert_eq!((status, retry.as_deref()), (StatusCode::TOO_MANY_REQUESTS, Some("30")));
+    assert_eq!(outside.get("/v3/token").await.0, StatusCode::OK);
+    outside.put("/_world/faults/metrics", Value::Null).await;
+    assert_eq!(outside.get("/v3/metrics").await.0, StatusCode::OK);
+    let requests = outside.get("/_world/requests").await.2;
+    assert_eq!(requests, json!({ "metrics": { digest("one"): 2 }, "token": { digest("one"): 1 } }));
+}
