@@ -16,6 +16,7 @@ const DEADLINE: Duration = Duration::from_mins(4);
 #[ignore = "needs the control plane: tests/e2e/run"]
 async fn a_pool_keeps_its_size_while_buildkite_is_away_for_ten_minutes() {
     case("tenminutes", Duration::from_secs(760), async |case| {
+        case.takes_hints().await;
         let replica = case.controller().await;
         case.create_pool(pool("linux")).await;
         case.buildkite.jobs("linux", 3);

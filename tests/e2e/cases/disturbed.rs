@@ -70,7 +70,7 @@ async fn watches_that_break_again_and_again_lose_nothing() {
     .await;
 }
 
-/// All answers to these writes get lost, all the time: each lands, and the controller hears nothing of it.
+/// A few answers to these writes get lost each time: the writes land, and the controller hears nothing of it.
 async fn answers_get_lost(name: &str, which: Which) {
     case(name, DEADLINE, async |case| {
         let replica = case.controller().await;
@@ -78,14 +78,11 @@ async fn answers_get_lost(name: &str, which: Which) {
         case.condition("linux", "LoadFresh", "True", SOON).await;
         case.history.bound("linux", 0..=6);
 
-        replica.proxy.treat(which, Treatment::LoseAnswer);
-        case.buildkite.jobs("linux", 4);
-        case.reaches("linux", 4, SHRINKS).await;
-        case.buildkite.jobs("linux", 6);
-        case.reaches("linux", 6, SHRINKS).await;
-        case.buildkite.jobs("linux", 0);
-        case.reaches("linux", 0, Duration::from_secs(90)).await;
-        replica.proxy.behave();
+        for (jobs, within) in [(4, SOON), (6, SOON), (0, Duration::from_secs(90))] {
+            replica.proxy.treat_next(2, which, Treatment::LoseAnswer);
+            case.buildkite.jobs("linux", jobs);
+            case.reaches("linux", i32::try_from(jobs).expect("small"), within).await;
+        }
         let generations = case.generations("linux").await;
         assert_eq!(generations.len(), 1, "created once");
         assert!(case.events("linux").await.iter().all(|(reason, _)| reason != "ForeignScale"));

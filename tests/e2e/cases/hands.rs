@@ -2,10 +2,17 @@
 
 use std::time::Duration;
 
-use kube::ResourceExt as _;
+use futures::StreamExt as _;
+use kube::{
+    ResourceExt as _,
+    runtime::{
+        WatchStreamExt as _,
+        watcher::{Config, watcher},
+    },
+};
 
 use super::{SHRINKS, SOON};
-use crate::harness::{Case, case, eventually, pools::pool};
+use crate::harness::{Case, case, deployments::replicas, eventually, pools::pool};
 
 const DEADLINE: Duration = Duration::from_mins(5);
 
@@ -68,6 +75,8 @@ async fn the_third_change_by_others_makes_a_pool_contested_until_a_person_resolv
             case.scale_by_hand(&generation, 1, "an-autoscaler").await;
             case.reaches("linux", 4, SOON).await;
             told_of(case, "an-autoscaler", times).await;
+            // Long enough for a tick to see what stands; one that answers faster has a case of its own.
+            tokio::time::sleep(Duration::from_secs(2)).await;
         }
         let contested = case.condition("linux", "Contested", "True", SOON).await;
         assert!(contested.message.contains("kitepool.dev/resolved"), "{}", contested.message);
@@ -84,6 +93,35 @@ async fn the_third_change_by_others_makes_a_pool_contested_until_a_person_resolv
         case.annotate_pool("linux", "kitepool.dev/resolved", Some("2026-01-01 somebody")).await;
         case.condition("linux", "Contested", "False", SOON).await;
         case.reaches("linux", 0, SHRINKS).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the control plane: tests/e2e/run"]
+async fn a_controller_that_answers_at_once_is_noticed_as_well() {
+    case("fight", DEADLINE, async |case| {
+        let replica = case.controller().await;
+        case.create_pool(pool("linux")).await;
+        case.buildkite.jobs("linux", 4);
+        case.reaches("linux", 4, SOON).await;
+        let generation = generation(case).await;
+        let fighting = async {
+            let mut events = std::pin::pin!(watcher(case.deployments(), Config::default()).applied_objects());
+            while let Some(event) = events.next().await {
+                if event.is_ok_and(|seen| seen.name_any() == generation && replicas(&seen) > 1) {
+                    case.scale_by_hand(&generation, 1, "another-controller").await;
+                }
+            }
+        };
+        let start = jiff::Timestamp::now();
+        tokio::select! {
+            () = fighting => panic!("the watch ended"),
+            _ = case.condition("linux", "Contested", "True", Duration::from_mins(1)) => {}
+        }
+        let scales = replica.proxy.writes_since(start).iter().filter(|write| write.is_scale()).count();
+        println!("{scales} scales until the fight was noticed");
+        case.reaches("linux", 4, SOON).await;
     })
     .await;
 }

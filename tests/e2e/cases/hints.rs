@@ -22,6 +22,7 @@ async fn hint_count(case: &Case) -> usize {
 #[ignore = "needs the control plane: tests/e2e/run"]
 async fn a_hint_raises_a_pool_before_any_reading_and_is_settled_by_one() {
     case("hint", DEADLINE, async |case| {
+        case.takes_hints().await;
         case.buildkite.feel(Mood::Fails(503));
         let _replica = case.controller().await;
         case.create_pool(pool("linux")).await;
@@ -48,6 +49,7 @@ async fn a_hint_raises_a_pool_before_any_reading_and_is_settled_by_one() {
 #[ignore = "needs the control plane: tests/e2e/run"]
 async fn a_job_counts_once_however_often_and_late_it_is_told_of() {
     case("doubled", DEADLINE, async |case| {
+        case.takes_hints().await;
         let _replica = case.controller().await;
         case.create_pool(pool("linux")).await;
         case.condition("linux", "LoadFresh", "True", SOON).await;
@@ -81,6 +83,7 @@ async fn a_job_counts_once_however_often_and_late_it_is_told_of() {
 #[ignore = "needs the control plane: tests/e2e/run"]
 async fn a_hint_that_no_pool_can_serve_raises_nothing_and_goes_in_time() {
     case("unmatched", DEADLINE, async |case| {
+        case.takes_hints().await;
         let _replica = case.controller().await;
         case.create_pool(with(pool("linux"), json!({ "spec": { "tags": ["os=linux"] } }))).await;
         case.condition("linux", "LoadFresh", "True", SOON).await;
@@ -105,6 +108,7 @@ async fn a_hint_that_no_pool_can_serve_raises_nothing_and_goes_in_time() {
 #[ignore = "needs the control plane: tests/e2e/run"]
 async fn the_quota_bounds_what_a_flood_of_hints_can_store() {
     case("flood", DEADLINE, async |case| {
+        case.takes_hints().await;
         let (mut stored, mut refused) = (0, 0);
         for job in 0..230 {
             match case.hint("linux", &format!("flood-{job}"), Timestamp::now()).await {

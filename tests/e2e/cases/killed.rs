@@ -87,8 +87,8 @@ async fn at_every_write(side: Side, word: &str) {
         .filter(|(_, restarts)| std::future::ready(*restarts > 0))
         .count()
         .await;
-    // The last writes of a run depend on the moment, so a few points may not be reached.
-    assert!(fired + 3 >= writes, "only {fired} of {writes} kill points were reached");
+    // Some writes of a run depend on the moment (a status that was worth one), so the last points may not be reached.
+    assert!(fired * 4 >= writes * 3, "only {fired} of {writes} kill points were reached");
     println!("killed {word} {fired} of {writes} writes");
 }
 

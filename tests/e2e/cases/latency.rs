@@ -6,10 +6,14 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::SOON;
-use crate::harness::{
-    case,
-    case::Replica,
-    pools::{pool, with},
+use crate::{
+    harness::{
+        case,
+        case::Replica,
+        eventually,
+        pools::{pool, with},
+    },
+    simulated_kubelet::Fate,
 };
 
 const HINTS: u32 = 200;
@@ -21,10 +25,17 @@ const WITHIN: Duration = Duration::from_secs(1);
 #[ignore = "needs the control plane: tests/e2e/run"]
 async fn a_hint_is_answered_by_a_scale_within_a_second() {
     case("latency", Duration::from_mins(5), async |case| {
+        case.takes_hints().await;
+        // Agents that never come up leave all jobs waiting, so that each hint asks for one pod more and nothing else does.
+        case.kubelet.learn(|habits| habits.fate = Fate::Unready);
         let replica = case.controller().await;
         case.create_pool(with(pool("linux"), json!({ "spec": { "scaling": { "min": 1, "max": 1000 } } }))).await;
         case.buildkite.jobs("linux", 1);
-        case.reaches("linux", 1, SOON).await;
+        eventually("the pool is there", SOON, async || {
+            let size = case.size("linux").await;
+            if size.replicas == 1 { Ok(()) } else { Err(format!("{size:?}")) }
+        })
+        .await;
 
         let mut times = Vec::new();
         for hint in 1..=HINTS {

@@ -53,6 +53,7 @@ async fn each_rule_refuses_with_its_sentence() {
 #[ignore = "needs the control plane: tests/e2e/run"]
 async fn a_stored_hint_cannot_be_changed() {
     case("immutable", DEADLINE, async |case| {
+        case.takes_hints().await;
         case.hint("linux", "one", jiff::Timestamp::now()).await.expect("a hint");
         let patch = Patch::Merge(json!({ "spec": { "source": "somebody-else" } }));
         let refused = case.hints().patch("job-one", &PatchParams::default(), &patch).await.expect_err("a refusal");

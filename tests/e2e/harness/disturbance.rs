@@ -82,14 +82,15 @@ pub(crate) struct KillPoint {
 /// What the proxy has been told.
 #[derive(Default)]
 pub(crate) struct Orders {
-    treatments: Vec<(Which, Treatment)>,
+    /// Which requests, what is done to them, and how often still.
+    treatments: Vec<(Which, Treatment, usize)>,
     kill: Option<KillPoint>,
     writes: usize,
 }
 
 impl Orders {
-    pub(crate) fn treat(&mut self, which: Which, treatment: Treatment) {
-        self.treatments.push((which, treatment));
+    pub(crate) fn treat(&mut self, which: Which, treatment: Treatment, times: usize) {
+        self.treatments.push((which, treatment, times));
     }
 
     pub(crate) fn clear(&mut self) {
@@ -103,8 +104,11 @@ impl Orders {
         self.kill = Some(point);
     }
 
-    pub(crate) fn treatment(&self, method: &Method, path: &str) -> Option<Treatment> {
-        self.treatments.iter().find(|(which, _)| which(method, path)).map(|(_, treatment)| *treatment)
+    pub(crate) fn treatment(&mut self, method: &Method, path: &str) -> Option<Treatment> {
+        let is_meant = |(which, _, left): &&mut (Which, Treatment, usize)| *left > 0 && which(method, path);
+        let (_, treatment, left) = self.treatments.iter_mut().find(is_meant)?;
+        *left -= 1;
+        Some(*treatment)
     }
 
     /// Counts the request if it is a write; answers the kill point if this is the one.

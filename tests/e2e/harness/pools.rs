@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ResourceQuota;
 use kube::{
     Api,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams},
     core::{ApiResource, DynamicObject, GroupVersionKind},
 };
 use serde_json::{Value, json};
@@ -175,5 +176,28 @@ impl Case {
         });
         let object: DynamicObject = serde_json::from_value(hint).expect("an object");
         self.hints().create(&PostParams::default(), &object).await.map(drop)
+    }
+
+    /// The quota controller looks for new kinds of objects every half minute. Until it has seen ours, hints are refused.
+    pub(crate) async fn takes_hints(&self) {
+        let api: Api<ResourceQuota> = Api::namespaced(self.admin.clone(), &self.namespace);
+        let is_counted = |quota: &ResourceQuota| quota.status.as_ref().is_some_and(|status| status.used.is_some());
+        for _ in 0..15 {
+            for _ in 0..20 {
+                let quotas = api.list(&ListParams::default()).await.expect("a list").items;
+                if !quotas.is_empty() && quotas.iter().all(is_counted) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            // A quota that was made before that is looked at again after five minutes only; a new one is looked at at once.
+            for mut quota in api.list(&ListParams::default()).await.expect("a list").items {
+                let name = quota.metadata.name.clone().expect("a name");
+                api.delete(&name, &DeleteParams::default()).await.expect("it can be deleted");
+                quota.metadata = ObjectMeta { name: Some(name), ..ObjectMeta::default() };
+                api.create(&PostParams::default(), &quota).await.expect("it can be made again");
+            }
+        }
+        panic!("the quota of hints is never counted");
     }
 }

@@ -73,7 +73,12 @@ impl Proxy {
 
     /// From now on, does this to requests of this kind.
     pub(crate) fn treat(&self, which: Which, treatment: Treatment) {
-        self.orders().treat(which, treatment);
+        self.orders().treat(which, treatment, usize::MAX);
+    }
+
+    /// Does this to the next few requests of this kind.
+    pub(crate) fn treat_next(&self, times: usize, which: Which, treatment: Treatment) {
+        self.orders().treat(which, treatment, times);
     }
 
     /// Passes everything on again.
