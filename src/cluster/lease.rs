@@ -12,7 +12,8 @@
 
 use std::time::Duration;
 
-use kube::Client;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{Api, Client};
 use kube_lease_manager::{LeaseManager, LeaseManagerBuilder};
 use tokio::{sync::watch, task::JoinHandle};
 
@@ -24,6 +25,21 @@ const LEASE_SECONDS: u64 = 15;
 
 /// Renewed this long before it ends, so every 5 s: two attempts may fail.
 const RENEW_BEFORE_END_SECONDS: u64 = 10;
+
+/// How soon a standby notices that the leader gave the lease back: a rollout of the controller costs no more.
+pub const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// A get is answered within a second or not at all.
+const LOOK_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Whether nobody holds the lease. The lease task of a standby sleeps until the end of the lease that it saw last and looks
+/// no sooner, so somebody has to wake it when the leader gave it back.
+pub async fn is_given_back(client: &Client, namespace: &str, name: &str) -> bool {
+    let api: Api<Lease> = Api::namespaced(client.clone(), namespace);
+    let looked = tokio::time::timeout(LOOK_DEADLINE, api.get(name)).await;
+    let Ok(Ok(lease)) = looked else { return false };
+    lease.spec.and_then(|spec| spec.holder_identity).is_none_or(|holder| holder.is_empty())
+}
 
 /// The running lease task.
 pub struct Leadership {

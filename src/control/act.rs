@@ -121,6 +121,16 @@ pub enum Landed {
     Deleted,
 }
 
+impl Landed {
+    /// The replicas that stand, while the Deployment does.
+    pub const fn stands_at(self) -> Option<Pods> {
+        match self {
+            Self::Replicas { replicas, .. } => Some(replicas),
+            Self::Deleted => None,
+        }
+    }
+}
+
 /// How a pool's writes ended.
 #[derive(Debug)]
 pub struct Outcome {

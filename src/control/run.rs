@@ -114,7 +114,7 @@ pub async fn run(config: Config, kubernetes: client::Config, stop: CancellationT
 }
 
 async fn lead(shared: Shared, stop: CancellationToken) -> anyhow::Result<()> {
-    let Some(Leadership { mut leading, mut task }) = contend(&shared, &stop).await else {
+    let Some(mut leadership) = contend(&shared, &stop).await else {
         return Ok(());
     };
     loop {
@@ -122,11 +122,20 @@ async fn lead(shared: Shared, stop: CancellationToken) -> anyhow::Result<()> {
             tracing::info!(identity = shared.config.identity, "standing by");
         }
         shared.metrics.leads(false);
+        let Leadership { leading, task } = &mut leadership;
         tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            ended = &mut task => anyhow::bail!("the lease task ended: {ended:?}"),
-            gained = until(&mut leading, true) => gained?,
+            ended = task => anyhow::bail!("the lease task ended: {ended:?}"),
+            gained = until(leading, true) => gained?,
+            () = given_back(&shared) => {
+                // A new task looks at once; the old one ends with its receiver, and holds nothing to give back.
+                match contend(&shared, &stop).await {
+                    Some(anew) => leadership = anew,
+                    None => break,
+                }
+                continue;
+            }
         }
         if !shared.fence.holds() {
             // The task still believes in a lease whose end this process slept through; its next renewal tells.
@@ -138,11 +147,12 @@ async fn lead(shared: Shared, stop: CancellationToken) -> anyhow::Result<()> {
         let lost = CancellationToken::new();
         let term = lead_a_term(&shared, &lost, &stop);
         let mut term = std::pin::pin!(term);
+        let Leadership { leading, task } = &mut leadership;
         tokio::select! {
             biased;
             ended = &mut term => ended,
-            ended = &mut task => anyhow::bail!("the lease task ended while leading: {ended:?}"),
-            _ = until(&mut leading, false) => {
+            ended = task => anyhow::bail!("the lease task ended while leading: {ended:?}"),
+            _ = until(leading, false) => {
                 tracing::warn!("the lease is lost");
                 lost.cancel();
                 term.await;
@@ -155,12 +165,24 @@ async fn lead(shared: Shared, stop: CancellationToken) -> anyhow::Result<()> {
     shared.board.set(Phase::Stopping);
     shared.metrics.leads(false);
     // Dropping the receiver tells the lease task to give the lease up, so that the next leader need not wait for its end.
+    let Leadership { leading, task } = leadership;
     drop(leading);
     if tokio::time::timeout(STOP_DEADLINE, task).await.is_err() {
         tracing::warn!("the lease could not be given up in time; it ends by itself");
     }
     shared.fence.close();
     Ok(())
+}
+
+/// Until nobody holds the lease.
+async fn given_back(shared: &Shared) {
+    let Config { lease_namespace, lease_name, .. } = &*shared.config;
+    loop {
+        tokio::time::sleep(lease::LOOK_EVERY).await;
+        if lease::is_given_back(&shared.clients.read, lease_namespace, lease_name).await {
+            return;
+        }
+    }
 }
 
 /// Until the lease task believes that we lead, or that we do not.

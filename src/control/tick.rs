@@ -128,6 +128,12 @@ impl Term {
                 state.memory = outcome.memory;
             }
             for (deployment, landed) in outcome.landed {
+                // The answer is better knowledge than the watch: who puts the old number back from here on is somebody else.
+                if let Some(asked) = state.memory.asked.get_mut(&deployment)
+                    && landed.stands_at() == Some(asked.to)
+                {
+                    asked.from = asked.to;
+                }
                 self.overlay.landed(&outcome.uid, deployment, landed, at);
             }
             for act in &outcome.done {

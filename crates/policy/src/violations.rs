@@ -6,7 +6,7 @@
 //! - **progress** and **bounded waste** look at each stretch in which what a pool wants does not change;
 //! - **bounded thrash** keeps an account of every pod of our making, youngest first to go, as a `ReplicaSet` would have it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{cmp::Ordering, collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 
@@ -141,11 +141,25 @@ struct Stretch {
     spec: PoolSpec,
     wanted: Pods,
     target: Pods,
-    from: Pods,
-    /// Time in which the policy had no excuse for being below, or above, what is wanted. A roll is one: its surge is no waste.
-    below: Duration,
-    above: Duration,
+    below: Off,
+    above: Off,
     longest_gap: Duration,
+}
+
+/// How long a pool has been off what is wanted without an excuse, and how far it was at the most.
+#[derive(Default)]
+struct Off {
+    time: Duration,
+    farthest: Option<Pods>,
+}
+
+impl Off {
+    fn go_on(&mut self, gap: Duration, is_excused: bool, farthest: Pods) {
+        if !is_excused {
+            self.time = self.time.saturating_add(gap);
+        }
+        self.farthest = Some(farthest);
+    }
 }
 
 impl Course {
@@ -157,20 +171,18 @@ impl Course {
                 && stretch.spec == moment.pool.spec
                 && moment.pool.spec.mode == Mode::Active
         };
-        let Some(stretch) = self.stretch.as_mut().filter(|stretch| goes_on(stretch)) else {
+        if !self.stretch.as_ref().is_some_and(goes_on) {
             self.stretch = Some(Stretch {
                 last: moment.now,
                 spec: moment.pool.spec.clone(),
                 wanted: moment.wanted,
                 target: moment.decision.target,
-                from: moment.current,
-                below: Duration::ZERO,
-                above: Duration::ZERO,
+                below: Off::default(),
+                above: Off::default(),
                 longest_gap: Duration::ZERO,
             });
-            return None;
-        };
-        stretch.go_on(moment)
+        }
+        self.stretch.as_mut()?.go_on(moment)
     }
 }
 
@@ -179,24 +191,29 @@ impl Stretch {
         let gap = elapsed(self.last, moment.now);
         (self.last, self.target) = (moment.now, moment.decision.target);
         self.longest_gap = self.longest_gap.max(gap);
-        let is_stopped = |reason: &Reason| {
-            matches!(reason, Reason::PausedUp { .. } | Reason::DefinitionBroken | Reason::RollPaused { .. })
-        };
-        if !moment.reasons().any(is_stopped) {
-            self.below = self.below.saturating_add(gap);
-        }
-        if !moment.pool.is_rolling() && !moment.reasons().any(Reason::waits_for_others) {
-            self.above = self.above.saturating_add(gap);
-        }
 
         let (wanted, target) = (self.wanted, self.target);
-        if target < wanted && self.time_to_grow().is_some_and(|deadline| self.below > deadline) {
-            let detail =
-                format!("{target} of {wanted} pods, {} s after {} were there", self.below.as_secs(), self.from);
+        match target.cmp(&wanted) {
+            Ordering::Equal => (self.below, self.above) = (Off::default(), Off::default()),
+            Ordering::Less => {
+                self.above = Off::default();
+                let farthest = self.below.farthest.map_or(target, |farthest| farthest.min(target));
+                self.below.go_on(gap, moment.reasons().any(stops_growth), farthest);
+            }
+            Ordering::Greater => {
+                self.below = Off::default();
+                let farthest = self.above.farthest.map_or(target, |farthest| farthest.max(target));
+                // A roll's surge is no waste.
+                let is_excused = moment.pool.is_rolling() || moment.reasons().any(Reason::waits_for_others);
+                self.above.go_on(gap, is_excused, farthest);
+            }
+        }
+        if self.time_to_grow().is_some_and(|deadline| self.below.time > deadline) {
+            let detail = format!("{target} of {wanted} pods after {} s", self.below.time.as_secs());
             return Some(moment.violation(Invariant::Progress, detail));
         }
-        if target > wanted && self.time_to_shrink().is_some_and(|deadline| self.above > deadline) {
-            let detail = format!("{target} pods for {wanted}, {} s without a reason", self.above.as_secs());
+        if self.time_to_shrink().is_some_and(|deadline| self.above.time > deadline) {
+            let detail = format!("{target} pods for {wanted}, {} s without a reason", self.above.time.as_secs());
             return Some(moment.violation(Invariant::BoundedWaste, detail));
         }
         None
@@ -205,13 +222,14 @@ impl Stretch {
     /// The steps needed, each with its wait; one wait may be left from before; two ticks.
     fn time_to_grow(&self) -> Option<Duration> {
         let up = self.spec.scale_up;
-        self.time_for(steps_up(self.from, self.wanted, up.step, self.spec.agents_per_pod)?, up.step, up.cooldown)
+        let steps = steps_up(self.below.farthest?, self.wanted, up.step, self.spec.agents_per_pod)?;
+        self.time_for(steps, up.step, up.cooldown)
     }
 
     /// The same, after the window with its grain, and the youngest pods' `minAge`.
     fn time_to_shrink(&self) -> Option<Duration> {
         let down = self.spec.scale_down;
-        let steps = steps_down(self.from, self.wanted, down.step, self.spec.agents_per_pod)?;
+        let steps = steps_down(self.above.farthest?, self.wanted, down.step, self.spec.agents_per_pod)?;
         let calm = down.window.checked_add(stabilise::grain(down.window))?.checked_add(down.min_age)?;
         self.time_for(steps, down.step, down.cooldown)?.checked_add(calm)
     }
@@ -220,6 +238,11 @@ impl Stretch {
         let wait = step.per().max(cooldown).checked_add(self.longest_gap)?;
         wait.checked_mul(steps.saturating_add(1))?.checked_add(self.longest_gap.checked_mul(2)?)
     }
+}
+
+/// Whether growth waits for a person.
+const fn stops_growth(reason: &Reason) -> bool {
+    matches!(reason, Reason::PausedUp { .. } | Reason::DefinitionBroken | Reason::RollPaused { .. })
 }
 
 fn steps_up(from: Pods, to: Pods, step: Step, agents_per_pod: AgentsPerPod) -> Option<u32> {

@@ -95,6 +95,7 @@ async fn enter(world: &World, route: Route, headers: &HeaderMap) -> Result<(Stat
     }
     let state = world.state();
     match state.tokens.get(token).cloned() {
+        Some(token) if token.hangs => future::pending().await,
         Some(token) => Ok((state, token)),
         None => Err((StatusCode::UNAUTHORIZED, Json(json!({ "message": "Invalid access token" }))).into_response()),
     }

@@ -31,6 +31,9 @@ pub struct Token {
     /// The cluster's UUID; `None` for an unclustered token.
     #[serde(default)]
     pub cluster: Option<String>,
+    /// Whether nothing that comes with it is ever answered.
+    #[serde(default)]
+    pub hangs: bool,
 }
 
 /// A cluster and its queues.

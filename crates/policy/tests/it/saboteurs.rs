@@ -1,1 +1,127 @@
-//! x
+//! Every checker catches a wrong policy, and finds nothing wrong with the right one in the same world.
+
+use kitepool_policy::{
+    check,
+    check::{Invariant, Violation},
+    decide,
+    observation::Reading,
+    saboteur::Saboteur,
+    spec::{Limits, PoolSpec, ScaleDown},
+    units::Pods,
+    violations,
+    violations::{History, Tick},
+};
+
+use crate::{
+    build::{at, hint, load, pool, queue, secs, spec},
+    buildkite::{Event, Job, Read, Story},
+    world::{Happening, Policy, World},
+};
+
+/// What goes wrong where a mistake would show.
+fn script(saboteur: Saboteur) -> Vec<(usize, Happening)> {
+    let jobs = |passes| Happening::Jobs { count: 8, passes, events_lost: false };
+    match saboteur {
+        // Busy for as long as it lasts; `max` is lowered in between.
+        Saboteur::ObeysMaxAtOnce => vec![(2, jobs(1_000))],
+        // From nothing, and something stays queued.
+        Saboteur::AtMostDoubles => vec![(2, jobs(1_000))],
+        // Eight agents fall idle, and then, before their window is over, there are no readings any more.
+        Saboteur::BelievesOldReadings | Saboteur::TakesMissingForZero => {
+            vec![(2, jobs(14)), (22, Happening::Trouble { passes: 200 })]
+        }
+        // Nothing more to do.
+        Saboteur::RestartsTheWindow => vec![(2, jobs(2))],
+        // Done before the pods are two minutes old.
+        Saboteur::ForgetsToWait => vec![(2, jobs(4))],
+        Saboteur::CountsEveryEvent => Vec::new(),
+    }
+}
+
+fn played(saboteur: Saboteur, policy: Policy) -> Vec<Violation> {
+    let scale_down = ScaleDown { window: secs(60), ..spec().scale_down };
+    let mut world = World::new(vec![PoolSpec { scale_down, ..spec() }], 2, 1);
+    world.policy = policy;
+    let script = script(saboteur);
+    for pass in 0..150 {
+        if pass == 30 && saboteur == Saboteur::ObeysMaxAtOnce {
+            world.places[0].spec.limits = Limits::new(Pods(0), Pods(2)).unwrap();
+        }
+        let happening = script.iter().find(|(when, _)| *when == pass).map(|(_, happening)| happening);
+        world.pass(happening);
+    }
+    violations(&world.history)
+}
+
+/// A poll that already counts the jobs of which two events each tell.
+fn counted(policy: Policy) -> Vec<Violation> {
+    let events = vec![Event { delay_ms: 100, is_exact: true }, Event { delay_ms: 900, is_exact: true }];
+    let job = |runnable_ms| Job { runnable_ms, waits_ms: 60_000, runs_ms: 60_000, events: events.clone() };
+    let story = Story {
+        jobs: vec![job(0), job(20_000), job(40_000), job(40_100)],
+        reading: Some(Read { answered_ms: 30_000, lag_ms: 2_000 }),
+        decided_after_ms: 12_000,
+        ttl_ms: 120_000,
+    };
+    let mut queue = queue(load(0, 0, 0), vec![pool(0)]);
+    queue.reading = Reading { last_good: story.read(), trouble: None };
+    queue.hints = story.hints();
+    let decisions = policy(&queue, story.now());
+    let tick = Tick { now: story.now(), queue, decisions, truth: Some(story.truth()) };
+    violations(&History { ticks: vec![tick] })
+}
+
+fn tried(saboteur: Saboteur, policy: Policy) -> Vec<Violation> {
+    if saboteur == Saboteur::CountsEveryEvent { counted(policy) } else { played(saboteur, policy) }
+}
+
+#[test]
+fn every_saboteur_is_caught_by_the_invariant_it_breaks() {
+    for saboteur in Saboteur::ALL {
+        let found = tried(saboteur, Box::new(move |queue, now| saboteur.decide(queue, now)));
+        let broken: Vec<Invariant> = found.iter().map(|violation| violation.invariant).collect();
+        assert!(broken.contains(&saboteur.breaks()), "{saboteur:?}: {found:#?}");
+    }
+}
+
+#[test]
+fn the_right_policy_breaks_nothing_in_the_same_worlds() {
+    for saboteur in Saboteur::ALL {
+        let found = tried(saboteur, Box::new(decide));
+        assert!(found.is_empty(), "{saboteur:?}: {found:#?}");
+    }
+}
+
+#[test]
+fn every_invariant_that_shows_in_a_history_has_a_saboteur() {
+    let mut broken: Vec<Invariant> = Saboteur::ALL.iter().map(|saboteur| saboteur.breaks()).collect();
+    broken.sort_unstable();
+    broken.dedup();
+    assert_eq!(
+        broken,
+        [
+            Invariant::Floor,
+            Invariant::CountOnce,
+            Invariant::Progress,
+            Invariant::FailSafe,
+            Invariant::BoundedWaste,
+            Invariant::BoundedThrash,
+        ]
+    );
+}
+
+/// What a single tick shows is refused before anything is written.
+#[test]
+fn the_check_refuses_a_saboteur_before_it_acts() {
+    let mut busy = queue(load(0, 8, 0), vec![pool(8)]);
+    busy.pools[0].spec.limits = Limits::new(Pods(0), Pods(2)).unwrap();
+    let refused = check(&busy, &Saboteur::ObeysMaxAtOnce.decide(&busy, at(20)), at(20));
+    assert!(refused.iter().any(|violation| violation.invariant == Invariant::Floor), "{refused:#?}");
+    assert!(check(&busy, &decide(&busy, at(20)), at(20)).is_empty());
+
+    let mut old = queue(load(0, 0, 8), vec![pool(8)]);
+    old.hints.push(hint("job", -60));
+    let refused = check(&old, &Saboteur::BelievesOldReadings.decide(&old, at(3_600)), at(3_600));
+    assert!(refused.iter().any(|violation| violation.invariant == Invariant::FailSafe), "{refused:#?}");
+    assert!(check(&old, &decide(&old, at(3_600)), at(3_600)).is_empty());
+}
