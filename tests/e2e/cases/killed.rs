@@ -65,7 +65,7 @@ async fn run(name: &str, kill: Option<(usize, Side)>) -> (usize, usize) {
         if let Some((number, side)) = kill {
             replica.kill_at(number, side);
         }
-        let restarts = kept_alive(&mut replica, burst_roll_and_decay(case)).await;
+        let restarts = Box::pin(kept_alive(&mut replica, burst_roll_and_decay(case))).await;
         let told = case.events("linux").await;
         assert!(
             told.iter().all(|(reason, _)| reason != "ForeignScale"),

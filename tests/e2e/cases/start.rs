@@ -116,8 +116,7 @@ async fn a_right_that_is_missing_is_named_and_used_once_it_is_granted() {
         let roles: Api<Role> = Api::namespaced(case.admin.clone(), &case.namespace);
         let role = roles.get(RELEASE).await.expect("the chart's Role");
         let mut less = role.clone();
-        let rules = less.rules.as_mut().expect("rules");
-        rules.retain(|rule| {
+        less.rules.as_mut().expect("rules").retain(|rule| {
             rule.resources.as_ref().is_none_or(|resources| !resources.contains(&"deployments".to_owned()))
         });
         roles.replace(RELEASE, &PostParams::default(), &less).await.expect("the Role can be changed");

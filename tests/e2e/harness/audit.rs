@@ -26,9 +26,8 @@ impl fmt::Display for Right {
 pub(crate) fn granted() -> BTreeSet<Right> {
     let documents = chart::documents("anywhere");
     let roles = documents.iter().filter(|document| document["kind"] == "Role");
-    let rules = roles.flat_map(|role| role["rules"].as_array().into_iter().flatten());
     let mut rights = BTreeSet::new();
-    for rule in rules {
+    for rule in roles.flat_map(|role| role["rules"].as_array().into_iter().flatten()) {
         for (verb, group, resource) in combinations(rule) {
             rights.insert(Right { verb, group, resource });
         }

@@ -122,6 +122,13 @@ impl Case {
         Replica { controller: Controller::start(&launch), proxy, launch }
     }
 
+    /// Starts one without the flags of every case but the lease's, for those that set them otherwise.
+    pub(crate) async fn bare_replica(&self, identity: &str, flags: &[&str]) -> Replica {
+        let proxy = Proxy::start(&self.access).await;
+        let launch = Launch { bare: true, ..self.launch(identity, &proxy, flags) };
+        Replica { controller: Controller::start(&launch), proxy, launch }
+    }
+
     /// How a controller is started here, for those that want to change something of it.
     pub(crate) fn launch(&self, identity: &str, proxy: &Proxy, more: &[&str]) -> Launch {
         Launch {
