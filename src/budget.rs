@@ -9,12 +9,15 @@ use governor::{
     nanos::Nanos,
     state::{InMemoryState, NotKeyed},
 };
-use tokio::time::Instant;
+use tokio::{sync::Mutex, time::Instant};
 
 use crate::clock::Clock;
 
-/// So many calls in a period, all at once if need be.
+/// At most so many calls in any period: a part of them at once if need be, the others at an even pace.
 pub struct Budget {
+    /// Whoever holds it asks the limiter; the others stand in line, and tokio's mutex serves them in order. Without it all
+    /// who wait wake up in the same instant, the same ones win each time, and the rest are never served.
+    line: Mutex<()>,
     limiter: RateLimiter<NotKeyed, InMemoryState, RuntimeClock, NoOpMiddleware<RuntimeInstant>>,
     patience: Duration,
 }
@@ -25,6 +28,10 @@ impl std::fmt::Debug for Budget {
     }
 }
 
+/// One in so many calls of a budget may come at once; the rest of it is the pace. Bursts are short here (a tick of many pools,
+/// a start with many tokens), so the pace gets the larger part.
+const BURST_PART: u32 = 4;
+
 /// The budget is spent, and no call would be allowed within the patience.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the budget of calls is spent")]
@@ -33,29 +40,34 @@ pub struct Spent;
 impl Budget {
     /// `calls` in each `period`; a caller waits at most `patience` for its turn.
     pub fn new(calls: NonZeroU32, period: Duration, patience: Duration, clock: Clock) -> Self {
-        let interval = (period / calls.get()).max(Duration::from_nanos(1));
-        let quota = Quota::with_period(interval).map_or_else(|| Quota::per_second(calls), |quota| quota.allow_burst(calls));
-        Self { limiter: RateLimiter::direct_with_clock(quota, RuntimeClock(clock)), patience }
+        // A period that begins with everything unspent sees the burst and then the pace, so the two share the budget.
+        let burst = NonZeroU32::new(calls.get() / BURST_PART).unwrap_or(NonZeroU32::MIN);
+        let paced = calls.get().saturating_sub(burst.get()).max(1);
+        let interval = (period / paced).max(Duration::from_nanos(1));
+        let quota =
+            Quota::with_period(interval).map_or_else(|| Quota::per_second(calls), |quota| quota.allow_burst(burst));
+        Self { line: Mutex::new(()), limiter: RateLimiter::direct_with_clock(quota, RuntimeClock(clock)), patience }
     }
 
-    /// Waits for a turn, or says that none comes soon enough.
+    /// Waits for a turn, after all who came before, or says that none comes soon enough.
     pub async fn turn(&self) -> Result<(), Spent> {
-        let mut waited = Duration::ZERO;
-        // Each wait is at least one interval of the quota, so the loop ends with the patience.
+        let give_up = self.now() + self.patience;
+        let _first_in_line = tokio::time::timeout_at(give_up, self.line.lock()).await.map_err(|_| Spent)?;
+        // Each wait ends when the limiter has said that it will let a call pass, so this goes round twice, and never beyond
+        // the patience.
         loop {
-            match self.limiter.check() {
-                Ok(()) => return Ok(()),
-                Err(refused) => {
-                    let now = self.limiter.clock().now();
-                    let wait = refused.wait_time_from(now).max(Duration::from_millis(1));
-                    if waited + wait > self.patience {
-                        return Err(Spent);
-                    }
-                    tokio::time::sleep(wait).await;
-                    waited += wait;
-                }
+            let Err(refused) = self.limiter.check() else { return Ok(()) };
+            let now = self.limiter.clock().now();
+            let wait = refused.wait_time_from(now).max(Duration::from_millis(1));
+            if now.0 + wait > give_up {
+                return Err(Spent);
             }
+            tokio::time::sleep(wait).await;
         }
+    }
+
+    fn now(&self) -> Instant {
+        self.limiter.clock().now().0
     }
 }
 
@@ -100,13 +112,35 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_burst_passes_at_once_and_the_rest_waits_its_turn() {
         let clock = Clock::fixed(Timestamp::UNIX_EPOCH);
-        let budget = Budget::new(NonZeroU32::new(10).unwrap(), Duration::from_secs(1), Duration::from_mins(1), clock.clone());
+        let budget =
+            Budget::new(NonZeroU32::new(10).unwrap(), Duration::from_secs(1), Duration::from_mins(1), clock.clone());
         let start = clock.mono();
         for _ in 0..30 {
             budget.turn().await.unwrap();
         }
+        // Two at once, then eight a second.
         let spent = clock.mono() - start;
-        assert!((Duration::from_millis(1_900)..Duration::from_millis(2_200)).contains(&spent), "{spent:?}");
+        assert!((Duration::from_millis(3_400)..Duration::from_millis(3_600)).contains(&spent), "{spent:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_period_sees_more_calls_than_its_budget() {
+        for calls in [1, 2, 3, 10, 120] {
+            let clock = Clock::fixed(Timestamp::UNIX_EPOCH);
+            let period = Duration::from_mins(1);
+            let budget = Budget::new(NonZeroU32::new(calls).unwrap(), period, Duration::from_hours(1), clock.clone());
+            let mut times = Vec::new();
+            for turn in 0..calls * 3 {
+                // A quiet time in between, so that a burst is there again.
+                if turn == calls {
+                    tokio::time::sleep(Duration::from_mins(5)).await;
+                }
+                budget.turn().await.unwrap();
+                times.push(clock.mono());
+            }
+            let most = times.iter().map(|end| times.iter().filter(|at| **at <= *end && *end - **at < period).count()).max();
+            assert!(most <= Some(usize::try_from(calls).unwrap()), "{calls}: {most:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -115,5 +149,26 @@ mod tests {
         let budget = Budget::new(NonZeroU32::MIN, Duration::from_hours(1), Duration::from_secs(1), clock);
         budget.turn().await.unwrap();
         assert_eq!(budget.turn().await, Err(Spent));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn callers_are_served_in_the_order_in_which_they_came() {
+        let clock = Clock::fixed(Timestamp::UNIX_EPOCH);
+        let budget = Budget::new(NonZeroU32::new(2).unwrap(), Duration::from_secs(1), Duration::from_mins(1), clock);
+        let served = std::cell::RefCell::new(Vec::new());
+        let caller = async |name: u32| {
+            for _ in 0..10 {
+                budget.turn().await.unwrap();
+                served.borrow_mut().push(name);
+            }
+        };
+        futures::future::join_all((0..5).map(caller)).await;
+        // The first takes the whole burst and the place at the head before the others have asked; then nobody gets further ahead.
+        let mut turns = [0_u32; 5];
+        for name in served.into_inner() {
+            turns[usize::try_from(name).unwrap()] += 1;
+            let (most, least) = (turns.iter().max().unwrap(), turns.iter().min().unwrap());
+            assert!(most - least <= 3, "{turns:?}");
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! The import table of ARCHITECTURE.md, held to the sources: a module names only what it may.
 
+#![cfg(test)]
+
 use std::path::{Path, PathBuf};
 
 /// Where, what must not be named there, and why.

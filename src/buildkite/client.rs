@@ -34,6 +34,9 @@ pub struct Answer<T> {
     pub result: Result<T, Error>,
     /// The interval that Buildkite wants between polls from now on; `None` if it said nothing usable.
     pub poll_after: Option<Duration>,
+    /// Whether it did say something about the interval, but nothing that can be understood. It is ignored, and told so that
+    /// it can be counted.
+    pub garbled_interval: bool,
 }
 
 /// The endpoint or the transport cannot be set up.
@@ -106,7 +109,12 @@ where
         let asked_at = self.clock.now();
         let Raw { headers, result } = self.call(METRICS, token, asked_at).await;
         let result = result.and_then(|body| wire::metrics(&body, wire::date(&headers), asked_at));
-        Answer { result, poll_after: wire::poll_after(&headers) }
+        let (poll_after, garbled_interval) = match wire::wish(&headers) {
+            wire::Wish::None => (None, false),
+            wire::Wish::Interval(interval) => (Some(interval), false),
+            wire::Wish::Garbage => (None, true),
+        };
+        Answer { result, poll_after, garbled_interval }
     }
 
     /// Whose token it is, by `GET /token`.

@@ -158,10 +158,25 @@ fn decode<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, Error> {
     })
 }
 
-/// The interval that Buildkite asks for, within [`POLL_MIN`] and [`PAUSE_MAX`]; garbage is no wish at all.
-pub(super) fn poll_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds: u64 = text(headers, POLL_DURATION)?.parse().ok()?;
-    Some(Duration::from_secs(seconds).clamp(POLL_MIN, PAUSE_MAX))
+/// What the header of Buildkite's interval says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// It is not there.
+    None,
+    /// An interval, within [`POLL_MIN`] and [`PAUSE_MAX`].
+    Interval(Duration),
+    /// It is there and no whole number of seconds.
+    Garbage,
+}
+
+/// The interval that Buildkite asks for.
+pub(super) fn wish(headers: &HeaderMap) -> Wish {
+    if !headers.contains_key(POLL_DURATION) {
+        return Wish::None;
+    }
+    text(headers, POLL_DURATION)
+        .and_then(|value| value.parse().ok())
+        .map_or(Wish::Garbage, |seconds| Wish::Interval(Duration::from_secs(seconds).clamp(POLL_MIN, PAUSE_MAX)))
 }
 
 /// The `Date` header; absent and garbage are the same.

@@ -48,6 +48,11 @@ pub(super) struct Arguments {
     #[arg(long, env = "KITEPOOL_WRITE_BUDGET", default_value = "20", value_name = "WRITES")]
     write_budget: NonZeroU32,
 
+    /// Where `spec.token.file` of a pool may lie. Whoever may write a pool must not be able to have any other file of the
+    /// controller sent to Buildkite.
+    #[arg(long, env = "KITEPOOL_TOKEN_FOLDER", default_value = "/mnt", value_name = "FOLDER")]
+    token_folder: String,
+
     /// Decide and explain, write nothing at all but the lease.
     #[arg(long, env = "KITEPOOL_DRY_RUN")]
     dry_run: bool,
@@ -136,6 +141,9 @@ fn validate(arguments: Arguments, own_namespace: &str) -> anyhow::Result<Config>
     {
         problems.push(format!("--buildkite-endpoint {endpoint:?}: no address; give something like https://agent.buildkite.com/v3"));
     }
+    if !arguments.token_folder.starts_with('/') || arguments.token_folder.contains("..") {
+        problems.push(format!("--token-folder {:?}: no absolute path; begin it with / and leave out `..`", arguments.token_folder));
+    }
     let identity = arguments.identity.unwrap_or(arguments.hostname);
     if identity.is_empty() {
         problems.push("--identity: HOSTNAME is not set, so the lease needs a name for us; give one that no other replica has".to_owned());
@@ -153,6 +161,7 @@ fn validate(arguments: Arguments, own_namespace: &str) -> anyhow::Result<Config>
         poll_deadline: arguments.poll_deadline,
         buildkite_budget: arguments.buildkite_budget,
         write_budget: arguments.write_budget,
+        token_folder: arguments.token_folder,
         is_dry_run: arguments.dry_run,
         identity,
     })

@@ -251,6 +251,8 @@ impl PoolLabels {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use super::*;
 
     #[test]
@@ -282,7 +284,7 @@ mod tests {
             } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
                 assert_eq!(name, help.0, "a metric without help");
                 let suffix = if kind == "counter" { "_total" } else { "" };
-                table.push_str(&format!("| `{name}{suffix}` | {kind} | {} |\n", help.1));
+                writeln!(table, "| `{name}{suffix}` | {kind} | {} |", help.1).unwrap();
             }
         }
         table

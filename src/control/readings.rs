@@ -60,6 +60,7 @@ pub struct Seen {
 pub struct Readings {
     secrets: SecretTokens,
     polls: PollSet,
+    token_folder: String,
 }
 
 impl Readings {
@@ -81,15 +82,15 @@ impl Readings {
         let metrics = shared.metrics.clone();
         let observe = Arc::new(move |outcome, took| metrics.asked_buildkite(outcome, took));
         let polls = PollSet::new(config, shared.clock.clone(), Arc::clone(wake), observe)?;
-        Ok(Self { secrets, polls })
+        Ok(Self { secrets, polls, token_folder: shared.config.token_folder.clone() })
     }
 
     /// The tokens of these pools are wanted, and no others.
     pub fn want<'a>(&mut self, pools: impl Iterator<Item = (&'a PoolView, &'a ValidPool)>) {
         let keys: BTreeSet<TokenKey> = pools.map(|(view, valid)| token_key(view, &valid.token)).collect();
         let files = keys.iter().filter_map(|key| match key {
-            TokenKey::File(path) => Some(path.clone()),
-            TokenKey::Secret { .. } => None,
+            TokenKey::File(path) if lies_in(path, &self.token_folder) => Some(path.clone()),
+            TokenKey::File(_) | TokenKey::Secret { .. } => None,
         });
         let files: BTreeSet<String> = files.collect();
         self.secrets.want(keys.into_iter().filter(|key| matches!(key, TokenKey::Secret { .. })).collect());
@@ -103,7 +104,10 @@ impl Readings {
         let stored = self.secrets.get(&token);
         // With a value in hand a problem is only that the API server is away for a moment.
         let unusable = stored.as_ref().filter(|token| token.value.is_none());
-        let token_problem = unusable.and_then(|token| token.problem.as_ref()).map(ToString::to_string);
+        let token_problem = unusable
+            .and_then(|token| token.problem.as_ref())
+            .map(ToString::to_string)
+            .or_else(|| self.misplaced(&token));
         let mut look = self.polls.look(&token, &valid.queue, expected.as_ref());
         if matches!(token, TokenKey::Secret { .. }) && stored.is_none() {
             look.reading = Reading { last_good: None, trouble: Some(Trouble::NotRead) };
@@ -120,6 +124,27 @@ impl Readings {
     }
 }
 
+impl Readings {
+    /// What is wrong with the place of a token file.
+    fn misplaced(&self, token: &TokenKey) -> Option<String> {
+        let folder = &self.token_folder;
+        match token {
+            TokenKey::File(path) if !lies_in(path, folder) => Some(format!(
+                "spec.token.file: {path} lies outside of {folder}, where the controller reads tokens; mount it below {folder}, or \
+                 start the controller with another --token-folder"
+            )),
+            TokenKey::File(_) | TokenKey::Secret { .. } => None,
+        }
+    }
+}
+
+/// By the names alone: a path with `..` in it lies nowhere.
+fn lies_in(path: &str, folder: &str) -> bool {
+    let path = std::path::Path::new(path);
+    let climbs = path.components().any(|part| matches!(part, std::path::Component::ParentDir));
+    !climbs && path.starts_with(folder)
+}
+
 fn token_key(view: &PoolView, token: &TokenSource) -> TokenKey {
     match token {
         TokenSource::Secret { name, key } => TokenKey::Secret {
@@ -128,5 +153,18 @@ fn token_key(view: &PoolView, token: &TokenSource) -> TokenKey {
             key: key.clone(),
         },
         TokenSource::File(path) => TokenKey::File(path.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_file_lies_in_its_folder_or_is_not_read() {
+        assert!(lies_in("/mnt/tokens/linux", "/mnt"));
+        for elsewhere in ["/etc/passwd", "/mnt/../etc/passwd", "/mnt2/token", "/var/run/secrets/kubernetes.io/serviceaccount/token"] {
+            assert!(!lies_in(elsewhere, "/mnt"), "{elsewhere}");
+        }
     }
 }

@@ -55,6 +55,8 @@ pub struct Config {
     pub buildkite_budget: NonZeroU32,
     /// Writes to the API server a second.
     pub write_budget: NonZeroU32,
+    /// Where the token files of pools may lie.
+    pub token_folder: String,
     /// Write nothing but the lease.
     pub is_dry_run: bool,
     /// The lease.

@@ -12,7 +12,10 @@ mod task;
 use std::{
     collections::{BTreeMap, BTreeSet},
     num::NonZeroU32,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -33,8 +36,13 @@ use crate::{
     clock::Clock,
 };
 
-/// The longest that a call waits for its turn in the budget. Longer, and its answer would come when the next one is due.
+/// A call that waits longer than this for its turn in the budget is told as trouble: readings grow old, and the budget is to
+/// blame. Below every sensible `staleAfter`, so that the reason is known before the reading is of no use.
 pub const BUDGET_PATIENCE: Duration = Duration::from_mins(1);
+
+/// The longest that a call keeps its place in the budget's line. Enough for two thousand tokens at a hundred calls a minute,
+/// each of which stands in the line once: nobody is turned away who would be served.
+pub const BUDGET_PLACE: Duration = Duration::from_mins(20);
 
 /// No interval is shorter, whatever the settings say: a poll without a pause would keep a processor busy.
 pub const INTERVAL_MIN: Duration = Duration::from_millis(10);
@@ -80,7 +88,8 @@ pub struct PollConfig {
     pub budget: NonZeroU32,
 }
 
-/// Told of every call: its outcome (one of [`crate::buildkite::OUTCOMES`]) and how long it took.
+/// Told of every call: its outcome (one of [`crate::buildkite::OUTCOMES`]) and how long it took. A turn in the
+/// budget that is waited for too long is told too, with the time that it was waited for.
 pub type Observe = Arc<dyn Fn(&'static str, Duration) + Send + Sync>;
 
 /// What is known of one queue through one token.
@@ -109,6 +118,7 @@ struct Shared<S> {
     clock: Clock,
     wake: Arc<Notify>,
     observe: Observe,
+    garbled_intervals: AtomicU64,
     registry: Mutex<Registry>,
 }
 
@@ -161,9 +171,10 @@ where
         observe: Observe,
     ) -> Self {
         let interval = interval.max(INTERVAL_MIN);
-        let budget = Budget::new(budget, BUDGET_PERIOD, BUDGET_PATIENCE, clock.clone());
+        let budget = Budget::new(budget, BUDGET_PERIOD, BUDGET_PLACE, clock.clone());
         let registry = Mutex::new(Registry::default());
-        let shared = Shared { client, interval, budget, clock, wake, observe, registry };
+        let garbled_intervals = AtomicU64::new(0);
+        let shared = Shared { client, interval, budget, clock, wake, observe, garbled_intervals, registry };
         Self { shared: Arc::new(shared) }
     }
 
@@ -185,6 +196,11 @@ where
 }
 
 impl<S> PollSet<S> {
+    /// How many answers so far came with a `Buildkite-Agent-Metrics-Poll-Duration` that is not understood and was ignored.
+    pub fn garbled_intervals(&self) -> u64 {
+        self.shared.garbled_intervals.load(Ordering::Relaxed)
+    }
+
     /// What is known of `queue` through the token at `key`. `expected` is the identity that the pool has known so far.
     pub fn look(&self, key: &TokenKey, queue: &str, expected: Option<&Identity>) -> Look {
         let registry = self.shared.registry();

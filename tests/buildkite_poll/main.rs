@@ -260,6 +260,20 @@ async fn an_api_that_does_not_know_tokens_is_identified_by_its_metrics() {
 }
 
 #[tokio::test]
+async fn an_interval_that_is_not_understood_is_ignored_and_counted() {
+    let mut polling = Polling::start().await;
+    polling.token("one", "acme", "linux").await;
+    let body = ResponseTemplate::new(200).set_body_json(metrics("acme", "linux", 3));
+    polling.answer("/v3/metrics", "one", body.insert_header("Buildkite-Agent-Metrics-Poll-Duration", "soon")).await;
+    polling.secrets(&[("a", "one")]);
+    let look = polling.until(&secret("a"), None, |look| look.reading.trouble.is_none()).await;
+    assert_eq!(scheduled(&look), Some(3));
+    tokio::time::sleep(INTERVAL * 4).await;
+    let (counted, asked) = (polling.set.garbled_intervals(), polling.asked("/v3/metrics").await);
+    assert!(counted >= 3, "{counted} counted of {asked}: our own interval goes on");
+}
+
+#[tokio::test]
 async fn buildkite_slows_the_polling_down_and_a_pause_is_kept() {
     let mut polling = Polling::start().await;
     for token in ["slow", "limited"] {

@@ -10,6 +10,13 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
     vec![AgentPool::crd(), JobHint::crd()]
 }
 
+/// The schema of a pool as JSON.
+pub(crate) fn pool_schema() -> serde_json::Value {
+    let version = AgentPool::crd().spec.versions.into_iter().next();
+    let schema = version.and_then(|version| version.schema).and_then(|schema| schema.open_api_v3_schema);
+    serde_json::to_value(schema).unwrap_or_default()
+}
+
 /// Both as YAML documents.
 pub fn crds_yaml() -> String {
     crds().iter().map(yaml).collect::<Vec<_>>().join("---\n")
@@ -47,7 +54,11 @@ mod tests {
                 std::fs::write(&path, &made).unwrap();
             }
             let committed = std::fs::read_to_string(&path).unwrap_or_default();
-            assert!(committed == made, "{} differs from the types; run UPDATE=1 cargo test -p kitepool-api", path.display());
+            assert!(
+                committed == made,
+                "{} differs from the types; run UPDATE=1 cargo test -p kitepool-api",
+                path.display()
+            );
         }
     }
 
@@ -56,6 +67,45 @@ mod tests {
         for definition in crds() {
             let read: Value = serde_saphyr::from_str(&yaml(&definition)).unwrap();
             assert_eq!(read, serde_json::to_value(&definition).unwrap());
+        }
+    }
+
+    /// What the API server does to an object that is stored: the definition's defaults, from the outside in.
+    fn fill_in(schema: &Value, value: &mut Value) {
+        let properties = schema.get("properties").and_then(Value::as_object);
+        if let (Some(properties), Some(fields)) = (properties, value.as_object_mut()) {
+            for (name, child) in properties {
+                if let (Some(default), None) = (child.get("default"), fields.get(name)) {
+                    fields.insert(name.clone(), default.clone());
+                }
+                if let Some(value) = fields.get_mut(name) {
+                    fill_in(child, value);
+                }
+            }
+        }
+        if let (Some(items), Some(entries)) = (schema.get("items"), value.as_array_mut()) {
+            for entry in entries {
+                fill_in(items, entry);
+            }
+        }
+    }
+
+    #[test]
+    fn the_definition_fills_in_what_the_types_do() {
+        let parts = [
+            serde_json::json!({}),
+            serde_json::json!({ "scaling": {} }),
+            serde_json::json!({ "scaling": { "spare": {}, "scaleUp": {}, "scaleDown": {} } }),
+            serde_json::json!({ "scaling": { "scaleUp": { "step": {} }, "scaleDown": { "step": { "agents": 2 } } } }),
+            serde_json::json!({ "scaling": { "schedules": [{ "days": "daily", "from": "08:00", "to": "09:00", "min": 1 }] } }),
+        ];
+        for part in parts {
+            let mut manifest = crate::valid_manifest("linux");
+            manifest["spec"].as_object_mut().unwrap().extend(part.as_object().unwrap().clone());
+            let mut stored = manifest.clone();
+            fill_in(&pool_schema(), &mut stored);
+            let read = crate::parse(serde_json::from_value(manifest).unwrap()).unwrap();
+            assert_eq!(serde_json::to_value(&read.spec).unwrap(), stored["spec"], "{part}");
         }
     }
 

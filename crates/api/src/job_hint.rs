@@ -1,22 +1,34 @@
 //! `JobHint`: jobs that an event told of; small, immutable, named by what is in it, so that telling twice changes nothing.
 
-#![expect(unreachable_pub, reason = "the derived shadow of each struct is public within a function")]
-
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
 use kitepool_policy::observation::Hint;
-use kube::{CustomResource, KubeSchema, core::DynamicObject};
+use kube::{CustomResource, core::DynamicObject};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::Problem;
+use crate::{
+    Problem,
+    rules::{self, validations},
+};
 
-/// Jobs in one hint at most.
+/// Jobs in one hint at most: an object of some 20 KiB.
 pub const JOBS_MAX: usize = 100;
+/// The longest id; a uuid has 36 characters.
+const ID_MAX: usize = 64;
+/// The longest name of a source.
+const SOURCE_MAX: usize = 63;
+/// The longest queue key, rule, cluster or organization.
+const TEXT_MAX: usize = 255;
+/// The most rules of one job.
+const RULES_MAX: usize = 32;
+/// The longest instant: nanoseconds and an offset take 35 characters.
+const INSTANT_MAX: usize = 40;
 
 /// Jobs that became runnable.
-#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[derive(CustomResource, JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "kitepool.dev",
     version = "v1alpha1",
@@ -26,52 +38,59 @@ pub const JOBS_MAX: usize = 100;
     category = "kitepool",
     doc = "Buildkite jobs that an event told of. Written once; deleted by the controller when a reading has caught up.",
     derive = "PartialEq",
-    validation = Rule::new("self.spec == oldSelf.spec").message("a JobHint cannot be changed; create another one"),
+    validation = Rule::new(rules::HINT_FIXED.cel).message(rules::HINT_FIXED.sentence),
     printcolumn = r#"{"name":"Source","type":"string","jsonPath":".spec.source"}"#,
-    printcolumn = r#"{"name":"Queues","type":"string","jsonPath":".spec.jobs[*].queue"}"#,
+    // The API server shows the first of several values and has no way to count them.
+    printcolumn = r#"{"name":"First queue","type":"string","jsonPath":".spec.jobs[0].queue"}"#,
+    printcolumn = r#"{"name":"First job","type":"string","jsonPath":".spec.jobs[0].id"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]
 pub struct JobHintSpec {
     /// Who told: `eventbridge`, `webhook`, or a name of your own.
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(length(min = 1, max = SOURCE_MAX))]
     pub source: String,
-    /// The jobs.
-    #[schemars(length(min = 1, max = 100))]
+    /// The jobs, each once.
+    #[schemars(
+        length(min = 1, max = JOBS_MAX),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["id"])
+    )]
     pub jobs: Vec<Job>,
 }
 
 /// One job.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(rename_all = "camelCase")]
 pub struct Job {
     /// Its uuid.
-    #[schemars(length(min = 1, max = 64))]
+    #[schemars(length(max = ID_MAX), extend("x-kubernetes-validations" = validations(&[rules::JOB_ID])))]
     pub id: String,
     /// The queue's key; the writer puts in the default queue's where the job names none.
-    #[schemars(length(min = 1, max = 255))]
+    #[schemars(length(min = 1, max = TEXT_MAX))]
     pub queue: String,
     /// What else it asks of an agent, as `key=value`.
     #[serde(default)]
-    #[schemars(length(max = 32), inner(length(max = 255)))]
+    #[schemars(length(max = RULES_MAX), inner(length(max = TEXT_MAX)))]
     pub rules: Vec<String>,
     /// When it became runnable, by Buildkite's clock. RFC 3339.
-    #[schemars(length(max = 40), extend("format" = "date-time"))]
+    #[schemars(length(max = INSTANT_MAX), extend("format" = "date-time"))]
     pub runnable_at: String,
     /// The cluster's uuid, where the event names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 255))]
+    #[schemars(length(max = TEXT_MAX))]
     pub cluster: Option<String>,
     /// The organization's slug, where the event names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 255))]
+    #[schemars(length(max = TEXT_MAX))]
     pub organization: Option<String>,
 }
 
 impl JobHint {
-    /// A hint of these jobs, named by them; each once, in the order of their ids.
+    /// A hint of these jobs, named by them; each once, in the order of their ids. What the API server would refuse is refused
+    /// here, so that a writer can leave out the one job that is wrong.
     pub fn of_jobs(source: &str, mut jobs: Vec<Job>) -> Result<Self, Problem> {
-        jobs.sort_by(|a, b| a.id.cmp(&b.id));
+        // Of two that tell the same job differently the smaller one stays, whichever came first.
+        jobs.sort();
         jobs.dedup_by(|a, b| a.id == b.id);
         if jobs.is_empty() || jobs.len() > JOBS_MAX {
             return Err(Problem::new(
@@ -80,9 +99,54 @@ impl JobHint {
                 format!("tell of 1 to {JOBS_MAX} jobs"),
             ));
         }
+        if let Some(problem) = length_problem("spec.source", source, 1, SOURCE_MAX) {
+            return Err(problem);
+        }
+        let problem = jobs.iter().enumerate().find_map(|(index, job)| job.problem(&format!("spec.jobs[{index}]")));
+        if let Some(problem) = problem {
+            return Err(problem);
+        }
         let name = hint_name(jobs.iter().map(|job| job.id.as_str()));
         Ok(Self::new(&name, JobHintSpec { source: source.to_owned(), jobs }))
     }
+}
+
+impl Job {
+    /// Why the API server, or the controller, would not take it; `path` is where it stands.
+    pub fn problem(&self, path: &str) -> Option<Problem> {
+        let at = |field: &str| format!("{path}.{field}");
+        let is_id = self.id.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-') && !self.id.is_empty();
+        if !is_id {
+            return Some(rules::JOB_ID.problem(&at("id")));
+        }
+        if self.rules.len() > RULES_MAX {
+            return Some(Problem::new(
+                at("rules"),
+                format!("there are {}", self.rules.len()),
+                format!("keep to {RULES_MAX}"),
+            ));
+        }
+        let optional = |text: &Option<String>| text.clone().unwrap_or_default();
+        length_problem(&at("id"), &self.id, 1, ID_MAX)
+            .or_else(|| length_problem(&at("queue"), &self.queue, 1, TEXT_MAX))
+            .or_else(|| self.rules.iter().find_map(|rule| length_problem(&at("rules"), rule, 0, TEXT_MAX)))
+            .or_else(|| length_problem(&at("runnableAt"), &self.runnable_at, 1, INSTANT_MAX))
+            .or_else(|| instant(&at("runnableAt"), &self.runnable_at).err())
+            .or_else(|| length_problem(&at("cluster"), &optional(&self.cluster), 0, TEXT_MAX))
+            .or_else(|| length_problem(&at("organization"), &optional(&self.organization), 0, TEXT_MAX))
+    }
+}
+
+/// The text is not repeated: it comes from outside and is as long as its writer likes.
+fn length_problem(path: &str, text: &str, least: usize, most: usize) -> Option<Problem> {
+    let length = text.chars().count();
+    let fits = (least..=most).contains(&length);
+    (!fits).then(|| Problem::new(path, format!("it has {length} characters"), format!("write {least} to {most}")))
+}
+
+fn instant(path: &str, text: &str) -> Result<Timestamp, Problem> {
+    text.parse()
+        .map_err(|_| Problem::new(path, format!("{text:?} is no instant"), "write it like 2026-01-31T12:00:00Z"))
 }
 
 /// The name of a hint of these jobs, whatever their order.
@@ -136,13 +200,7 @@ pub fn parse_hint(object: &DynamicObject) -> Result<Vec<HintedJob>, Problem> {
         .into_iter()
         .take(JOBS_MAX)
         .map(|job| {
-            let runnable_at = job.runnable_at.parse().map_err(|_| {
-                Problem::new(
-                    "spec.jobs.runnableAt",
-                    format!("{:?} is no instant", job.runnable_at),
-                    "write it like 2026-01-31T12:00:00Z",
-                )
-            })?;
+            let runnable_at = instant("spec.jobs.runnableAt", &job.runnable_at)?;
             Ok(HintedJob {
                 id: job.id,
                 queue: job.queue,
@@ -182,6 +240,39 @@ mod tests {
     #[test]
     fn the_name_never_changes_between_versions() {
         assert_eq!(hint_name(["a", "b"].into_iter()), "hint-911169ddaaf146aff539f58c26c489af");
+    }
+
+    #[test]
+    fn a_job_that_is_told_in_two_ways_makes_one_hint_whichever_came_first() {
+        let later = Job { runnable_at: "2026-01-31T12:00:01Z".to_owned(), ..job("a") };
+        let one = JobHint::of_jobs("webhook", vec![job("a"), later.clone()]).unwrap();
+        let other = JobHint::of_jobs("webhook", vec![later, job("a")]).unwrap();
+        assert_eq!(one, other);
+        assert_eq!(one.spec.jobs, [job("a")]);
+    }
+
+    #[test]
+    fn what_the_api_server_would_refuse_is_no_hint() {
+        let long = "x".repeat(256);
+        let broken = [
+            ("id", Job { id: String::new(), ..job("a") }),
+            ("id", Job { id: "a\nb".to_owned(), ..job("a") }),
+            ("id", Job { id: "x".repeat(65), ..job("a") }),
+            ("queue", Job { queue: String::new(), ..job("a") }),
+            ("queue", Job { queue: long.clone(), ..job("a") }),
+            ("rules", Job { rules: vec![long.clone()], ..job("a") }),
+            ("rules", Job { rules: vec!["a=b".to_owned(); 33], ..job("a") }),
+            ("runnableAt", Job { runnable_at: "yesterday".to_owned(), ..job("a") }),
+            ("cluster", Job { cluster: Some(long.clone()), ..job("a") }),
+            ("organization", Job { organization: Some(long.clone()), ..job("a") }),
+        ];
+        for (field, job) in broken {
+            let problem = JobHint::of_jobs("webhook", vec![job]).unwrap_err();
+            assert_eq!(problem.path, format!("spec.jobs[0].{field}"));
+            assert!(!problem.to_string().contains(&long), "{problem}");
+        }
+        assert_eq!(JobHint::of_jobs("", vec![job("a")]).unwrap_err().path, "spec.source");
+        assert_eq!(JobHint::of_jobs(&long, vec![job("a")]).unwrap_err().path, "spec.source");
     }
 
     #[test]

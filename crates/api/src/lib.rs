@@ -5,35 +5,37 @@
 //!  object ─► parse (shape) ─► AgentPool ─► validate (meaning) ─► ValidPool
 //!               └────────────── all problems at once ──────────────┘
 //! ```
+//!
+//! The same rules stand in the definitions, so that `kubectl apply` refuses a wrong pool with the same sentence.
 
 pub mod agent_pool;
 pub mod definitions;
 pub mod duration;
 pub mod job_hint;
 pub mod names;
+pub mod parse;
 pub mod problem;
 #[cfg(any(test, feature = "refusals"))]
 pub mod refusals;
-pub mod schedule;
+mod rules;
+pub mod scaling;
 pub mod status;
 pub mod validate;
 
 #[cfg(any(test, feature = "refusals"))]
-pub use refusals::{Refusal, refusals, valid_manifest};
+pub use refusals::{Refusal, full_manifest, refusals, valid_hint, valid_manifest};
 
 pub use self::{
-    agent_pool::{
-        AgentPool, AgentPoolSpec, FilledTemplate, Mode, OtherAgents, PodTemplateRef, Scaling, ScaleDown, ScaleUp, SecretRef,
-        SpareSpec, StepSpec, Token,
-    },
+    agent_pool::{AgentPool, AgentPoolSpec, FilledTemplate, Mode, OtherAgents, PodTemplateRef, SecretRef, Token},
     definitions::{crds, crds_yaml},
     duration::Span,
     job_hint::{HintedJob, Job, JobHint, JobHintSpec, hint_name, parse_hint},
     names::{
         GENERATION_LABEL, MANAGED_BY_LABEL, PAUSE_ANNOTATION, POOL_LABEL, QUEUE_LABEL, RESOLVED_ANNOTATION, label_value,
     },
+    parse::{parse, parse_strict, read_pools},
     problem::Problem,
-    schedule::ScheduleSpec,
+    scaling::{ScaleDown, ScaleUp, Scaling, ScheduleSpec, SpareSpec, StepSpec},
     status::AgentPoolStatus,
-    validate::{TemplateSource, TokenSource, ValidPool, parse, parse_strict, validate},
+    validate::{TemplateSource, TokenSource, ValidPool, validate},
 };

@@ -25,3 +25,56 @@ impl fmt::Display for Problem {
         write!(f, "{}: {}; {}", self.path, self.what, self.remedy)
     }
 }
+
+/// The candidate that was most probably meant, unless all are far off: more than a third of it differs.
+pub(crate) fn nearest<'a>(typed: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let typed = typed.to_lowercase();
+    candidates
+        .into_iter()
+        .map(|candidate| (distance(&typed, &candidate.to_lowercase()), candidate))
+        .filter(|(distance, candidate)| distance * 3 <= candidate.len())
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+/// The insertions, deletions and replacements of one character that turn one text into the other.
+fn distance(from: &str, to: &str) -> usize {
+    let mut row: Vec<usize> = (0..=to.chars().count()).collect();
+    for (i, a) in from.chars().enumerate() {
+        let mut left = i + 1;
+        let mut next = vec![left];
+        for ((b, diagonal), above) in to.chars().zip(&row).zip(row.iter().skip(1)) {
+            left = (diagonal + usize::from(a != b)).min(above + 1).min(left + 1);
+            next.push(left);
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_says_where_what_and_how_to_mend_it() {
+        let problem = Problem::new("spec.scaling.min", "min is above max", "lower min or raise max");
+        assert_eq!(problem.to_string(), "spec.scaling.min: min is above max; lower min or raise max");
+    }
+
+    #[test]
+    fn a_distance_counts_single_changes() {
+        for (from, to, expected) in
+            [("", "", 0), ("abc", "", 3), ("", "abc", 3), ("kitten", "sitting", 3), ("queue", "queeu", 2)]
+        {
+            assert_eq!(distance(from, to), expected, "{from} to {to}");
+        }
+    }
+
+    #[test]
+    fn the_nearest_name_is_offered_only_when_it_is_near() {
+        let zones = ["Europe/London", "Europe/Berlin", "UTC"];
+        assert_eq!(nearest("europe/lodnon", zones), Some("Europe/London"));
+        assert_eq!(nearest("Mars/Olympus", zones), None);
+    }
+}

@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::rules;
+
 /// A manifest that is to be refused.
 #[derive(Debug, Clone)]
 pub struct Refusal {
@@ -9,7 +11,11 @@ pub struct Refusal {
     pub name: &'static str,
     /// The object.
     pub manifest: Value,
-    /// What the refusal must hold.
+    /// The object that stands there before and is to be replaced; `None` when the manifest is to be created.
+    pub before: Option<Value>,
+    /// Where the problem is, as the API server names it.
+    pub path: &'static str,
+    /// What the refusal must hold: our own sentence, or the API server's where the schema language suffices.
     pub sentence: &'static str,
 }
 
@@ -27,71 +33,302 @@ pub fn valid_manifest(name: &str) -> Value {
     })
 }
 
-/// All of them.
-pub fn refusals() -> Vec<Refusal> {
-    let schedule = |field: &str, value: &str| {
-        let mut schedule = json!({ "days": "Mon-Fri", "from": "08:00", "to": "19:00", "timeZone": "UTC", "min": 1 });
-        if let Some(slot) = schedule.get_mut(field) {
-            *slot = json!(value);
-        }
-        json!([schedule])
-    };
-    let mut all: Vec<Refusal> = [
-        ("queue", "/spec/queue", json!("no good"), "spec.queue is no queue key"),
-        ("queue empty", "/spec/queue", json!(""), "spec.queue"),
-        ("tag without value", "/spec/tags", json!(["gpu"]), "must be written key=value"),
-        ("tag with a comma", "/spec/tags", json!(["a=b,c=d"]), "must be written key=value"),
-        ("tag with the queue", "/spec/tags", json!(["queue=x"]), "the queue stands in spec.queue"),
-        ("tag twice", "/spec/tags", json!(["a=b", "a=b"]), "a tag stands twice"),
-        ("no token", "/spec/token", json!({}), "exactly one of spec.token.secretRef and spec.token.file"),
-        ("two tokens", "/spec/token/file", json!("/token"), "exactly one of spec.token.secretRef and spec.token.file"),
-        ("relative token file", "/spec/token", json!({ "file": "token" }), "must be an absolute path"),
-        ("two definitions", "/spec/template", json!({ "spec": {} }), "exactly one of spec.podTemplateRef and spec.template"),
-        ("agents per pod", "/spec/agentsPerPod", json!(0), "spec.agentsPerPod"),
-        ("longest job", "/spec/longestJob", json!("four hours"), "this is no duration"),
-        ("mode", "/spec/mode", json!("Sometimes"), "spec.mode"),
-        ("other agents", "/spec/otherAgents", json!("Maybe"), "spec.otherAgents"),
-        ("min above max", "/spec/scaling", json!({ "min": 5, "max": 4 }), "spec.scaling.min is above spec.scaling.max"),
-        ("negative min", "/spec/scaling", json!({ "min": -1 }), "spec.scaling.min"),
-        ("huge max", "/spec/scaling", json!({ "max": 10_001 }), "spec.scaling.max"),
-        ("two spares", "/spec/scaling", json!({ "spare": { "agents": 1, "percent": 1 } }), "holds both agents and percent"),
-        ("waiting weight", "/spec/scaling", json!({ "waitingWeight": 2 }), "spec.scaling.waitingWeight"),
-        ("step", "/spec/scaling", json!({ "scaleUp": { "step": { "percent": 0, "agents": 0 } } }), "this step could never move"),
-        ("window", "/spec/scaling", json!({ "scaleDown": { "window": "5 fortnights" } }), "this is no duration"),
-        ("schedule days", "/spec/scaling", json!({ "schedules": schedule("days", "Monday") }), "days of a schedule cannot be read"),
-        ("schedule from", "/spec/scaling", json!({ "schedules": schedule("from", "8am") }), "from of a schedule is no time of day"),
-        ("schedule to", "/spec/scaling", json!({ "schedules": schedule("to", "24:00") }), "to of a schedule is no time of day"),
-        ("schedule without length", "/spec/scaling", json!({ "schedules": schedule("to", "08:00") }), "from and to of a schedule are the same"),
-        ("no definition", "/spec/podTemplateRef", Value::Null, "exactly one of spec.podTemplateRef and spec.template"),
-    ]
-    .into_iter()
-    .map(|(name, pointer, value, sentence)| Refusal { name, manifest: changed(valid_manifest("wrong"), pointer, value), sentence })
-    .collect();
-    all.push(Refusal {
-        name: "long name",
-        manifest: valid_manifest(&"x".repeat(53)),
-        sentence: "metadata.name is longer than 52 characters",
-    });
-    all.push(Refusal {
-        name: "hint without jobs",
-        manifest: hint(&json!([])),
-        sentence: "spec.jobs",
-    });
-    all.push(Refusal {
-        name: "hint with an odd instant",
-        manifest: hint(&json!([{ "id": "a", "queue": "q", "runnableAt": "yesterday" }])),
-        sentence: "spec.jobs[0].runnableAt",
-    });
-    all
+/// A pool that is accepted and uses every field, close to its bounds where it has any.
+pub fn full_manifest(name: &str) -> Value {
+    let schedule = |days: &str, from: &str, to: &str, zone: &str| json!({ "days": days, "from": from, "to": to, "timeZone": zone, "min": 100 });
+    json!({
+        "apiVersion": "kitepool.dev/v1alpha1",
+        "kind": "AgentPool",
+        "metadata": { "name": name, "annotations": { "kitepool.dev/pause": "down", "kitepool.dev/resolved": "2026-01-31" } },
+        "spec": {
+            "queue": "team/Linux_large.v2:x86-64",
+            "tags": ["os=linux", "gpu=", "note=two words", "url=https://example.org/?a=b"],
+            "token": { "file": "/mnt/buildkite/token" },
+            "template": { "metadata": { "labels": { "a": "b" } }, "spec": { "containers": [{ "name": "agent", "image": "agent:1" }] } },
+            "adopt": "old.agents-2",
+            "agentsPerPod": 100,
+            "longestJob": "6days 23hours 59minutes 60seconds",
+            "mode": "Observe",
+            "order": -5,
+            "otherAgents": "Count",
+            "scaling": {
+                "min": 10_000,
+                "max": 10_000,
+                "spare": { "percent": 1_000 },
+                "waitingWeight": 0.125,
+                "scaleUp": { "cooldown": "1 h", "step": { "percent": 1_000, "agents": 10_000, "per": "60min" } },
+                "scaleDown": { "cooldown": "24h", "window": "1d", "step": { "percent": 0, "agents": 1, "per": "1s" }, "minAge": "0s" },
+                "hintTtl": "59m60s",
+                "staleAfter": "10 secs",
+                "schedules": [
+                    schedule("Mon-Fri", "08:00", "19:00", "Europe/London"),
+                    schedule("Fri-Mon, Wed", "22:30", "06:00", "America/Argentina/ComodRivadavia"),
+                    schedule("daily", "00:00", "23:59", "Etc/GMT+12"),
+                ],
+            },
+        },
+    })
 }
 
-fn hint(jobs: &Value) -> Value {
+/// A hint that is accepted.
+pub fn valid_hint(name: &str) -> Value {
+    let job = json!({ "id": "018f6b1c-0000", "queue": "linux", "rules": ["os=linux"], "runnableAt": "2026-01-31T12:00:00.123Z" });
     json!({
         "apiVersion": "kitepool.dev/v1alpha1",
         "kind": "JobHint",
-        "metadata": { "name": "wrong" },
-        "spec": { "source": "test", "jobs": jobs },
+        "metadata": { "name": name },
+        "spec": { "source": "test", "jobs": [job] },
     })
+}
+
+/// All of them.
+pub fn refusals() -> Vec<Refusal> {
+    [name_refusals(), source_refusals(), pod_refusals(), scaling_refusals(), schedule_refusals(), hint_refusals()]
+        .concat()
+}
+
+/// The manifest of a pool with one value set, its parents made if need be; `Null` takes the value away.
+fn pool(name: &'static str, pointer: &str, value: Value, path: &'static str, sentence: &'static str) -> Refusal {
+    Refusal { name, manifest: changed(valid_manifest("wrong"), pointer, value), before: None, path, sentence }
+}
+
+fn name_refusals() -> Vec<Refusal> {
+    let long_tag = format!("a={}", "x".repeat(254));
+    let many_tags: Vec<String> = (0..33).map(|n| format!("tag{n}=x")).collect();
+    let long_name = Refusal {
+        name: "long name",
+        manifest: valid_manifest(&"x".repeat(53)),
+        before: None,
+        path: "metadata.name",
+        sentence: rules::POOL_NAME.sentence,
+    };
+    vec![
+        long_name,
+        pool("queue", "/spec/queue", json!("no good"), "spec.queue", rules::QUEUE.sentence),
+        pool("empty queue", "/spec/queue", json!(""), "spec.queue", rules::QUEUE.sentence),
+        pool("queue from a hyphen", "/spec/queue", json!("-q"), "spec.queue", rules::QUEUE.sentence),
+        pool("long queue", "/spec/queue", json!("x".repeat(256)), "spec.queue", "may not be more than 255"),
+        pool("no queue", "/spec/queue", Value::Null, "spec.queue", "Required value"),
+        pool("tag without =", "/spec/tags", json!(["a=b", "gpu"]), "spec.tags[1]", rules::TAG_FORM.sentence),
+        pool("tag without key", "/spec/tags", json!(["=b"]), "spec.tags[0]", rules::TAG_FORM.sentence),
+        pool("tag with a comma", "/spec/tags", json!(["a=b,c=d"]), "spec.tags[0]", rules::TAG_FORM.sentence),
+        pool("tag with spaces", "/spec/tags", json!(["a= b"]), "spec.tags[0]", rules::TAG_FORM.sentence),
+        pool("tag with a line break", "/spec/tags", json!(["a=b\nc"]), "spec.tags[0]", rules::TAG_FORM.sentence),
+        pool("tag with the queue", "/spec/tags", json!(["queue=x"]), "spec.tags[0]", rules::TAG_QUEUE.sentence),
+        pool("tag twice", "/spec/tags", json!(["a=b", "c=d", "a=b"]), "spec.tags", rules::TAGS_UNIQUE.sentence),
+        pool("long tag", "/spec/tags", json!([long_tag]), "spec.tags[0]", "may not be more than 255"),
+        pool("many tags", "/spec/tags", json!(many_tags), "spec.tags", "must have at most 32 items"),
+    ]
+}
+
+fn source_refusals() -> Vec<Refusal> {
+    vec![
+        pool("no token", "/spec/token", json!({}), "spec.token", rules::TOKEN_CHOICE.sentence),
+        pool("two tokens", "/spec/token/file", json!("/token"), "spec.token", rules::TOKEN_CHOICE.sentence),
+        pool(
+            "relative token",
+            "/spec/token",
+            json!({ "file": "token" }),
+            "spec.token.file",
+            rules::TOKEN_FILE.sentence,
+        ),
+        pool("empty token", "/spec/token", json!({ "file": "" }), "spec.token.file", rules::TOKEN_FILE.sentence),
+        pool(
+            "secret",
+            "/spec/token/secretRef/name",
+            json!("../x"),
+            "spec.token.secretRef.name",
+            rules::OBJECT_NAME.sentence,
+        ),
+        pool(
+            "secret key",
+            "/spec/token/secretRef/key",
+            json!("a/b"),
+            "spec.token.secretRef.key",
+            rules::SECRET_KEY.sentence,
+        ),
+        pool("no definition", "/spec/podTemplateRef", Value::Null, "spec", rules::DEFINITION_CHOICE.sentence),
+        pool(
+            "two definitions",
+            "/spec/template",
+            json!({ "spec": { "containers": [] } }),
+            "spec",
+            rules::DEFINITION_CHOICE.sentence,
+        ),
+        pool(
+            "definition",
+            "/spec/podTemplateRef/name",
+            json!("Basic"),
+            "spec.podTemplateRef.name",
+            rules::OBJECT_NAME.sentence,
+        ),
+        pool("adopt", "/spec/adopt", json!("agents-"), "spec.adopt", rules::OBJECT_NAME.sentence),
+    ]
+}
+
+fn pod_refusals() -> Vec<Refusal> {
+    vec![
+        pool("no agents in a pod", "/spec/agentsPerPod", json!(0), "spec.agentsPerPod", "greater than or equal to 1"),
+        pool(
+            "many agents in a pod",
+            "/spec/agentsPerPod",
+            json!(101),
+            "spec.agentsPerPod",
+            "less than or equal to 100",
+        ),
+        pool(
+            "longest job",
+            "/spec/longestJob",
+            json!("four hours"),
+            "spec.longestJob",
+            rules::LONGEST_JOB.grammar.sentence,
+        ),
+        pool("fraction", "/spec/longestJob", json!("1.5h"), "spec.longestJob", rules::LONGEST_JOB.grammar.sentence),
+        pool("no unit", "/spec/longestJob", json!("90"), "spec.longestJob", rules::LONGEST_JOB.grammar.sentence),
+        pool("zero job", "/spec/longestJob", json!("0h 0s"), "spec.longestJob", rules::LONGEST_JOB.range.sentence),
+        pool(
+            "endless job",
+            "/spec/longestJob",
+            json!("6days 24 h 1s"),
+            "spec.longestJob",
+            rules::LONGEST_JOB.range.sentence,
+        ),
+        pool("mode", "/spec/mode", json!("Sometimes"), "spec.mode", "supported values: \"Active\", \"Observe\""),
+        pool(
+            "other agents",
+            "/spec/otherAgents",
+            json!("Maybe"),
+            "spec.otherAgents",
+            "supported values: \"Ignore\", \"Count\"",
+        ),
+    ]
+}
+
+fn scaling_refusals() -> Vec<Refusal> {
+    // The path is that of the field, below spec.
+    let scaling = |name, path: &'static str, value: Value, sentence| {
+        let pointer = format!("/{}", path.replace('.', "/"));
+        pool(name, &pointer, value, path, sentence)
+    };
+    let min_above_max = pool(
+        "min above max",
+        "/spec/scaling",
+        json!({ "min": 5, "max": 4 }),
+        "spec.scaling.min",
+        rules::MIN_MAX.sentence,
+    );
+    vec![
+        min_above_max,
+        scaling("min above the default max", "spec.scaling.min", json!(101), rules::MIN_MAX.sentence),
+        scaling("negative min", "spec.scaling.min", json!(-1), "greater than or equal to 0"),
+        scaling("huge max", "spec.scaling.max", json!(10_001), "less than or equal to 10000"),
+        scaling("two spares", "spec.scaling.spare", json!({ "agents": 1, "percent": 1 }), rules::SPARE_CHOICE.sentence),
+        scaling("huge spare", "spec.scaling.spare", json!({ "agents": 10_001 }), "less than or equal to 10000"),
+        scaling("huge share", "spec.scaling.spare", json!({ "percent": 1_001 }), "less than or equal to 1000"),
+        scaling("waiting weight", "spec.scaling.waitingWeight", json!(1.5), "less than or equal to 1"),
+        scaling("up cooldown", "spec.scaling.scaleUp.cooldown", json!("61m"), rules::UP_COOLDOWN.range.sentence),
+        scaling("up step", "spec.scaling.scaleUp.step", json!({ "percent": 0 }), rules::STEP_MOVES.sentence),
+        scaling("down step", "spec.scaling.scaleDown.step", json!({ "per": "30s" }), rules::STEP_MOVES.sentence),
+        scaling("huge step", "spec.scaling.scaleDown.step", json!({ "percent": 1_001 }), "less than or equal to 1000"),
+        pool(
+            "no period",
+            "/spec/scaling/scaleUp/step",
+            json!({ "agents": 1, "per": "0s" }),
+            "spec.scaling.scaleUp.step.per",
+            rules::STEP_PER.range.sentence,
+        ),
+        scaling("down cooldown", "spec.scaling.scaleDown.cooldown", json!("1d 1s"), rules::DOWN.range.sentence),
+        scaling("window", "spec.scaling.scaleDown.window", json!("25h"), rules::DOWN.range.sentence),
+        scaling(
+            "window of fortnights",
+            "spec.scaling.scaleDown.window",
+            json!("5 fortnights"),
+            rules::DOWN.grammar.sentence,
+        ),
+        scaling("min age", "spec.scaling.scaleDown.minAge", json!("2w"), rules::DOWN.range.sentence),
+        scaling("hint ttl", "spec.scaling.hintTtl", json!("9s"), rules::HINT_TTL.range.sentence),
+        scaling("stale after", "spec.scaling.staleAfter", json!("9 secs"), rules::STALE_AFTER.range.sentence),
+        scaling("never stale", "spec.scaling.staleAfter", json!("1h 1s"), rules::STALE_AFTER.range.sentence),
+    ]
+}
+
+fn schedule_refusals() -> Vec<Refusal> {
+    let all = |changes: Value| {
+        let mut schedule =
+            json!({ "days": "Mon-Fri", "from": "08:00", "to": "19:00", "timeZone": "Europe/London", "min": 1 });
+        for (field, value) in changes.as_object().into_iter().flatten() {
+            schedule = changed(schedule, &format!("/{field}"), value.clone());
+        }
+        schedule
+    };
+    let schedule =
+        |name, changes, path, sentence| pool(name, "/spec/scaling/schedules", json!([all(changes)]), path, sentence);
+    let many: Vec<Value> = (0..17).map(|_| all(json!({}))).collect();
+    vec![
+        schedule("days", json!({ "days": "Monday" }), "spec.scaling.schedules[0].days", rules::DAYS.sentence),
+        schedule("no days", json!({ "days": "" }), "spec.scaling.schedules[0].days", rules::DAYS.sentence),
+        schedule("from", json!({ "from": "8am" }), "spec.scaling.schedules[0].from", rules::TIME.sentence),
+        schedule("to", json!({ "to": "24:00" }), "spec.scaling.schedules[0].to", rules::TIME.sentence),
+        schedule("no length", json!({ "to": "08:00" }), "spec.scaling.schedules[0].to", rules::FROM_TO.sentence),
+        schedule(
+            "zone",
+            json!({ "timeZone": "here!" }),
+            "spec.scaling.schedules[0].timeZone",
+            rules::TIME_ZONE.sentence,
+        ),
+        schedule("negative floor", json!({ "min": -1 }), "spec.scaling.schedules[0].min", "greater than or equal to 0"),
+        schedule("no floor", json!({ "min": null }), "spec.scaling.schedules[0].min", "Required value"),
+        pool(
+            "many schedules",
+            "/spec/scaling/schedules",
+            json!(many),
+            "spec.scaling.schedules",
+            "must have at most 16 items",
+        ),
+    ]
+}
+
+fn hint_refusals() -> Vec<Refusal> {
+    let hint = |name, pointer: &str, value, path, sentence| {
+        let manifest = changed(valid_hint("wrong"), pointer, value);
+        Refusal { name, manifest, before: None, path, sentence }
+    };
+    let job = |id: &str| json!({ "id": id, "queue": "q", "runnableAt": "2026-01-31T12:00:00Z" });
+    let with = |field: &str, value: Value| json!([changed(job("a"), &format!("/{field}"), value)]);
+    let many: Vec<Value> = (0..101).map(|n| job(&n.to_string())).collect();
+    let another = Refusal {
+        before: Some(valid_hint("fixed")),
+        ..hint("hint changed", "/spec/source", json!("another"), "", rules::HINT_FIXED.sentence)
+    };
+    vec![
+        Refusal { manifest: changed(another.manifest, "/metadata/name", json!("fixed")), ..another },
+        hint("hint without source", "/spec/source", json!(""), "spec.source", "at least 1 chars long"),
+        hint("hint without jobs", "/spec/jobs", json!([]), "spec.jobs", "at least 1 items"),
+        hint("hint with many jobs", "/spec/jobs", json!(many), "spec.jobs", "must have at most 100 items"),
+        hint("hint with a job twice", "/spec/jobs", json!([job("a"), job("a")]), "spec.jobs[1]", "Duplicate value"),
+        hint("job id", "/spec/jobs", json!([job("a b")]), "spec.jobs[0].id", rules::JOB_ID.sentence),
+        hint(
+            "job without queue",
+            "/spec/jobs",
+            with("queue", json!("")),
+            "spec.jobs[0].queue",
+            "at least 1 chars long",
+        ),
+        hint(
+            "job with an odd instant",
+            "/spec/jobs",
+            with("runnableAt", json!("yesterday")),
+            "spec.jobs[0].runnableAt",
+            "date-time",
+        ),
+        hint(
+            "job with many rules",
+            "/spec/jobs",
+            with("rules", json!(vec!["a=b"; 33])),
+            "spec.jobs[0].rules",
+            "at most 32 items",
+        ),
+    ]
 }
 
 /// The manifest with one value set, its parents made if need be; `Null` takes the value away.
@@ -111,78 +348,4 @@ fn changed(mut manifest: Value, pointer: &str, value: Value) -> Value {
         }
     }
     manifest
-}
-
-#[cfg(test)]
-mod tests {
-    use kube::core::DynamicObject;
-
-    use super::*;
-    use crate::{parse, validate};
-
-    fn problems(manifest: Value) -> Vec<crate::Problem> {
-        let object: DynamicObject = serde_json::from_value(manifest).unwrap();
-        parse(object).and_then(|pool| validate(&pool).map(drop)).err().unwrap_or_default()
-    }
-
-    #[test]
-    fn the_valid_manifest_is_valid() {
-        assert_eq!(problems(valid_manifest("linux")), []);
-    }
-
-    #[test]
-    fn whatever_the_definition_refuses_the_conversion_refuses_too() {
-        for refusal in refusals().into_iter().filter(|refusal| refusal.manifest["kind"] == "AgentPool") {
-            let problems = problems(refusal.manifest);
-            assert_eq!(problems.len(), 1, "{}: {problems:?}", refusal.name);
-            assert!(!problems[0].path.is_empty() && !problems[0].remedy.is_empty());
-        }
-    }
-
-    #[test]
-    fn all_problems_are_told_at_once() {
-        let manifest = json!({
-            "apiVersion": "kitepool.dev/v1alpha1",
-            "kind": "AgentPool",
-            "metadata": { "name": "x", "annotations": { "kitepool.dev/pause": "sideways" } },
-            "spec": {
-                "queue": "no good",
-                "tags": ["a", "queue=b"],
-                "token": {},
-                "agentsPerPod": 0,
-                "longestJob": "soon",
-                "scaling": {
-                    "min": 2, "max": 1, "waitingWeight": -1, "staleAfter": "1s",
-                    "scaleUp": { "step": {} },
-                    "schedules": [{ "days": "x", "from": "8", "to": "25:00", "timeZone": "Nowhere", "min": -1 }],
-                },
-            },
-        });
-        let paths: Vec<String> = problems(manifest).into_iter().map(|problem| problem.path).collect();
-        for expected in [
-            "metadata.annotations[kitepool.dev/pause]", "spec.queue", "spec.tags[0]", "spec.tags[1]", "spec.token", "spec",
-            "spec.longestJob", "spec.agentsPerPod", "spec.scaling.min", "spec.scaling.waitingWeight", "spec.scaling.staleAfter",
-            "spec.scaling.scaleUp.step", "spec.scaling.schedules[0].days", "spec.scaling.schedules[0].from",
-            "spec.scaling.schedules[0].to", "spec.scaling.schedules[0].timeZone", "spec.scaling.schedules[0].min",
-        ] {
-            assert!(paths.iter().any(|path| path == expected), "{expected} is not in {paths:?}");
-        }
-        assert_eq!(paths.len(), 17);
-    }
-
-    #[test]
-    fn a_wrong_shape_is_a_problem_with_its_path() {
-        let mut manifest = valid_manifest("x");
-        manifest["spec"]["scaling"] = json!({ "scaleUp": { "cooldown": 5 } });
-        let problems = problems(manifest);
-        assert_eq!(problems[0].path, "spec.scaling.scaleUp.cooldown", "{problems:?}");
-    }
-
-    #[test]
-    fn a_file_with_an_unknown_field_is_refused() {
-        let mut manifest = valid_manifest("x");
-        manifest["spec"]["scaling"] = json!({ "maxx": 5 });
-        let object: DynamicObject = serde_json::from_value(manifest).unwrap();
-        assert_eq!(crate::parse_strict(object).unwrap_err()[0].path, "spec.scaling.maxx");
-    }
 }

@@ -1,7 +1,7 @@
 //! Refuses decisions that break an invariant, whoever made them.
 //!
 //! It runs in production between deciding and acting, so it looks at one tick only; what shows in the course of many ticks
-//! is found by [`violations`](crate::violations). It works the numbers out again rather than asking the steps, so that a
+//! is found by [`violations`](mod@crate::violations). It works the numbers out again rather than asking the steps, so that a
 //! mistake in a step does not hide itself.
 
 use std::{collections::BTreeSet, fmt};

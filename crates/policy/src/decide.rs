@@ -93,7 +93,7 @@ fn decide_pool(
     let plan = Planner { pool, memory: &memory, aim, gate, now }.plan(slack);
     report.add(StepName::Shrink, limited.goal.0, plan.target.0, plan.reason.clone());
 
-    if ledger::enter(&plan.intents, &mut memory, now) {
+    if ledger::enter(&plan.intents, spec.mode, &mut memory, now) {
         charge(&mut memory, pool, aim, &plan, now);
     }
     Decision {

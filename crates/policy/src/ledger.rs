@@ -15,8 +15,7 @@ use jiff::Timestamp;
 use crate::{
     age::elapsed,
     decision::{ForeignChange, Intent},
-    limits,
-    memory::{Asked, CONTESTED_AFTER, CONTESTED_WITHIN, Memory, Period},
+    memory::{Asked, CONTESTED_AFTER, CONTESTED_WITHIN, Memory},
     observation::PoolObservation,
     spec::Mode,
     units::Pods,
@@ -40,21 +39,19 @@ pub(crate) fn audit(pool: &PoolObservation, memory: &mut Memory, now: Timestamp)
     let mut audit = Audit::default();
     forget_the_gone(pool, memory);
 
-    let Memory { asked: books, last_up, last_down, .. } = memory;
-    let is_rolling = pool.is_rolling();
-    let (mut lost, mut landed) = (Pods::ZERO, Landed::default());
-    for (name, asked) in books {
+    let mut lost = Pods::ZERO;
+    for (name, asked) in &mut memory.asked {
         let replicas = pool.generation(name).map_or(Pods::ZERO, |generation| generation.replicas);
         if asked.from != asked.to && asked.from == replicas {
-            // Of the others, growth is not decided again; and what they lose is no matter of cooldowns.
+            // Paid for is what was charged to the pool when it was asked for; a roll's moves were not.
             if pool.wanted_generation.as_deref() == Some(name) {
-                audit.pending_up = asked.to.minus(replicas);
-                audit.pending_down = replicas.minus(asked.to);
+                let paid = |at: Option<Timestamp>, last: Option<Timestamp>, pods: Pods| {
+                    if at == last { pods } else { Pods::ZERO }
+                };
+                audit.pending_up = paid(asked.raised_at, memory.last_up, asked.to.minus(replicas));
+                audit.pending_down = paid(asked.lowered_at, memory.last_down, replicas.minus(asked.to));
             }
             continue;
-        }
-        if asked.from != asked.to && asked.explains(replicas) {
-            landed.book(asked, replicas, (last_up, last_down), is_rolling, now);
         }
         // Where nothing is ever written, every change is somebody else's, and none is news.
         if !asked.explains(replicas) && pool.spec.mode == Mode::Active {
@@ -67,7 +64,6 @@ pub(crate) fn audit(pool: &PoolObservation, memory: &mut Memory, now: Timestamp)
     if !lost.is_zero() {
         audit.before_foreign = Some(pool.replicas().plus(lost));
     }
-    landed.begin_periods(pool, memory, now);
     note(&audit.foreign, memory, now);
 
     for generation in &pool.generations {
@@ -92,54 +88,6 @@ fn forget_the_gone(pool: &PoolObservation, memory: &mut Memory) {
     });
 }
 
-/// Writes that were seen to land in this tick.
-///
-/// A write may land long after it was asked for: after errors, or when a pool that only observed begins to act. Ages and
-/// cooldowns count from here, then. It costs no write to status, since landing changes the books anyway.
-#[derive(Default)]
-struct Landed {
-    up: Pods,
-    down: Pods,
-}
-
-impl Landed {
-    fn book(
-        &mut self,
-        asked: &mut Asked,
-        replicas: Pods,
-        (last_up, last_down): (&mut Option<Timestamp>, &mut Option<Timestamp>),
-        is_rolling: bool,
-        now: Timestamp,
-    ) {
-        // While a pool rolls, its generation's last change is the pool's only if both happened at once.
-        let renew = |pool: &mut Option<Timestamp>, generation: &mut Option<Timestamp>| {
-            let is_one = !is_rolling || pool == generation;
-            *generation = Some(now);
-            if is_one {
-                *pool = Some(now);
-            }
-            is_one
-        };
-        if replicas > asked.from && renew(last_up, &mut asked.raised_at) {
-            self.up = self.up.plus(replicas.minus(asked.from));
-        } else if replicas < asked.from && renew(last_down, &mut asked.lowered_at) {
-            self.down = self.down.plus(asked.from.minus(replicas));
-        }
-    }
-
-    /// A step's period that was over by the time begins anew, from what stood before.
-    fn begin_periods(&self, pool: &PoolObservation, memory: &mut Memory, now: Timestamp) {
-        let before = pool.replicas().minus(self.up).plus(self.down);
-        let begun = Some(Period { start: now, base: before });
-        if !self.up.is_zero() {
-            memory.up_period = limits::running(memory.up_period, pool.spec.scale_up.step, now).or(begun);
-        }
-        if !self.down.is_zero() {
-            memory.down_period = limits::running(memory.down_period, pool.spec.scale_down.step, now).or(begun);
-        }
-    }
-}
-
 /// Remembers foreign changes, and that the pool is contested.
 fn note(foreign: &[ForeignChange], memory: &mut Memory, now: Timestamp) {
     if foreign.is_empty() {
@@ -154,9 +102,11 @@ fn note(foreign: &[ForeignChange], memory: &mut Memory, now: Timestamp) {
     }
 }
 
-/// Enters intents into the books, before they are carried out. Returns whether any of them is news: one that was asked for
-/// already and has not landed is asked for again as it was, its time and its cooldown are those of the first asking.
-pub(crate) fn enter(intents: &[Intent], memory: &mut Memory, now: Timestamp) -> bool {
+/// Enters intents into the books, before they are carried out. Returns whether any of them is news.
+///
+/// A pool that acts enters every attempt, also one that repeats what did not land: what it raises is no older than the last
+/// attempt. Where nothing is ever carried out, the same intent is the same news at every tick, and worth no write.
+pub(crate) fn enter(intents: &[Intent], mode: Mode, memory: &mut Memory, now: Timestamp) -> bool {
     let mut is_news = false;
     for intent in intents {
         let (generation, from, to) = match intent {
@@ -165,11 +115,15 @@ pub(crate) fn enter(intents: &[Intent], memory: &mut Memory, now: Timestamp) -> 
             Intent::Delete { .. } => continue,
         };
         let asked = memory.asked.entry(generation.clone()).or_insert_with(|| Asked::found(from));
-        if asked.covers(from, to) {
+        let is_covered = asked.covers(from, to);
+        if is_covered && mode == Mode::Observe {
             continue;
         }
         is_news = true;
-        (asked.from, asked.to) = (from, to);
+        // Less than before in the same direction: the larger write may still land, and would be ours as well.
+        if !is_covered {
+            (asked.from, asked.to) = (from, to);
+        }
         if to > from {
             asked.raised_at = Some(now);
         } else {

@@ -7,12 +7,14 @@ use axum::{
     routing::{get, put},
 };
 
-use crate::{Fault, Queue, Requests, Route, State, World};
+use crate::{Fault, Queue, Requests, Route, State, Token, World};
 
 pub(crate) fn routes() -> Router<World> {
     Router::new()
         .route("/_world/state", put(set_state).get(state))
         .route("/_world/queues/{cluster}/{queue}", put(set_queue))
+        .route("/_world/tokens/{token}", put(set_token))
+        .route("/_world/poll_duration", put(set_poll_duration))
         .route("/_world/faults/{route}", put(set_fault))
         .route("/_world/requests", get(requests))
 }
@@ -32,6 +34,20 @@ async fn set_queue(
     Json(load): Json<Queue>,
 ) -> StatusCode {
     world.set_queue(&cluster, &queue, load);
+    StatusCode::NO_CONTENT
+}
+
+async fn set_token(
+    Extract(world): Extract<World>,
+    Path(token): Path<String>,
+    Json(identity): Json<Option<Token>>,
+) -> StatusCode {
+    world.set_token(&token, identity);
+    StatusCode::NO_CONTENT
+}
+
+async fn set_poll_duration(Extract(world): Extract<World>, Json(seconds): Json<Option<u64>>) -> StatusCode {
+    world.set_poll_duration(seconds);
     StatusCode::NO_CONTENT
 }
 

@@ -5,10 +5,12 @@ use std::{future, io, time::Duration};
 use axum::{
     Json, Router,
     extract::{Query, State as Extract},
-    http::{HeaderMap, HeaderName, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    middleware,
     response::{IntoResponse, Response},
     routing::get,
 };
+use jiff::fmt::rfc2822::DateTimePrinter;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -22,6 +24,7 @@ pub fn router(world: World) -> Router {
         .route("/v3/metrics", get(metrics))
         .route("/v3/metrics/queue", get(queue))
         .route("/v3/token", get(token))
+        .layer(middleware::map_response_with_state(world.clone(), dated))
         .merge(control::routes())
         .with_state(world)
 }
@@ -29,6 +32,15 @@ pub fn router(world: World) -> Router {
 /// Serves it until the listener fails.
 pub async fn serve(listener: tokio::net::TcpListener, world: World) -> io::Result<()> {
     axum::serve(listener, router(world)).await
+}
+
+/// Every answer carries `Date`, a refusal too; without a clock of ours the HTTP server writes it.
+async fn dated(Extract(world): Extract<World>, mut response: Response) -> Response {
+    let date = world.now().and_then(|now| DateTimePrinter::new().timestamp_to_rfc9110_string(&now).ok());
+    if let Some(date) = date.and_then(|date| HeaderValue::try_from(date).ok()) {
+        response.headers_mut().insert(header::DATE, date);
+    }
+    response
 }
 
 async fn metrics(Extract(world): Extract<World>, headers: HeaderMap) -> Response {

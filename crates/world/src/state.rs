@@ -36,6 +36,13 @@ pub struct Token {
     pub hangs: bool,
 }
 
+impl Token {
+    /// A token that is answered, of a cluster or of none.
+    pub fn new(organization: &str, cluster: Option<&str>) -> Self {
+        Self { organization: organization.to_owned(), cluster: cluster.map(str::to_owned), hangs: false }
+    }
+}
+
 /// A cluster and its queues.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

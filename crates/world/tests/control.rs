@@ -88,3 +88,43 @@ async fn a_fault_breaks_one_route_until_it_is_taken_back_and_every_request_count
     let requests = outside.get("/_world/requests").await.2;
     assert_eq!(requests, json!({ "metrics": { digest("one"): 2 }, "token": { digest("one"): 1 } }));
 }
+
+#[tokio::test]
+async fn a_token_moves_to_another_identity_and_the_header_comes_and_goes_without_touching_the_rest() {
+    let world = World::default();
+    let mut outside = Outside(router(world.clone()));
+    outside.put("/_world/queues/uuid-1/q", json!({ "scheduled": 2 })).await;
+    outside.put("/_world/tokens/one", json!({ "organization": "acme", "cluster": "uuid-1" })).await;
+    assert_eq!(outside.get("/v3/metrics").await.2["jobs"]["scheduled"], 2);
+    outside.put("/_world/tokens/one", json!({ "organization": "other" })).await;
+    let moved = outside.get("/v3/token").await.2;
+    assert_eq!((&moved["organization_slug"], &moved["cluster_uuid"]), (&json!("other"), &Value::Null));
+    assert_eq!(outside.get("/v3/metrics").await.2["jobs"]["scheduled"], 0);
+    outside.put("/_world/tokens/one", Value::Null).await;
+    assert_eq!(outside.get("/v3/metrics").await.0, StatusCode::UNAUTHORIZED);
+    outside.put("/_world/poll_duration", json!(25)).await;
+    assert_eq!(world.state().poll_duration, Some(25));
+    outside.put("/_world/poll_duration", Value::Null).await;
+    assert_eq!(world.state().poll_duration, None);
+    assert_eq!(world.state().clusters["uuid-1"].queues["q"].scheduled, 2);
+}
+
+#[tokio::test]
+async fn what_is_not_understood_changes_nothing() {
+    let world = World::default();
+    let mut outside = Outside(router(world.clone()));
+    let before = world.state();
+    for (path, body) in [
+        ("/_world/state", json!({ "cluster": {} })),
+        ("/_world/queues/uuid-1/q", json!({ "schedulled": 2 })),
+        ("/_world/queues/uuid-1/q", json!({ "scheduled": -2 })),
+        ("/_world/tokens/one", json!({ "cluster": "uuid-1" })),
+        ("/_world/poll_duration", json!("10")),
+        ("/_world/faults/metrics", json!({ "statuss": 500 })),
+        ("/_world/faults/everything", json!({ "status": 500 })),
+    ] {
+        let status = outside.ask("PUT", path, "", &body).await.0;
+        assert!(status.is_client_error(), "{path} {body}: {status}");
+        assert_eq!(world.state(), before, "{path} {body}");
+    }
+}

@@ -16,13 +16,15 @@ pub(super) struct Pace {
     interval: Duration,
     asked: Option<Duration>,
     failures: u32,
+    /// Whether this token has an instant of its own within the interval by now.
+    spread: bool,
     jitter: Jitter,
 }
 
 impl Pace {
     /// The pace of the token with this digest.
     pub(super) const fn new(interval: Duration, token: Digest) -> Self {
-        Self { interval, asked: None, failures: 0, jitter: Jitter { seed: token.0, drawn: 0 } }
+        Self { interval, asked: None, failures: 0, spread: false, jitter: Jitter { seed: token.0, drawn: 0 } }
     }
 
     /// Takes what Buildkite last asked for. It may ask for less again; without a word, its last word stands.
@@ -37,12 +39,15 @@ impl Pace {
     }
 
     /// How long to wait after an attempt that took `took`. The interval counts from the attempt's beginning; a pause that
-    /// Buildkite asked for, or that a failure earns, from its end.
+    /// Buildkite asked for, or that a failure earns, from its end. The first wait is longer by a share of our interval that is
+    /// the token's own: tokens that all begin with the controller would otherwise be asked with in the same instant for ever.
     pub(super) fn next(&mut self, failure: Option<&Error>, took: Duration) -> Duration {
         let interval = self.interval();
         let Some(failure) = failure.filter(|failure| failure.backs_off()) else {
             self.failures = 0;
-            return interval.saturating_sub(took);
+            let own = if self.spread { Duration::ZERO } else { self.jitter.share(self.interval) };
+            self.spread = true;
+            return (interval + own).saturating_sub(took);
         };
         self.failures = self.failures.saturating_add(1);
         if let Some(pause) = failure.retry_after() {
@@ -51,6 +56,7 @@ impl Pace {
         let doubled = interval.saturating_mul(2_u32.saturating_pow(self.failures));
         let longest = doubled.min(BACKOFF_MAX.max(interval));
         // Spread over the upper half, so that tokens that failed together do not come back together.
+        self.spread = true;
         let shortest = (longest / 2).max(interval);
         shortest + self.jitter.share(longest.saturating_sub(shortest))
     }
@@ -87,8 +93,28 @@ mod tests {
 
     const TEN: Duration = Duration::from_secs(10);
 
-    fn pace(token: u8) -> Pace {
+    fn beginning(token: u8) -> Pace {
         Pace::new(TEN, Digest([token; 32]))
+    }
+
+    /// One that has its place within the interval already.
+    fn pace(token: u8) -> Pace {
+        let mut pace = beginning(token);
+        pace.next(None, Duration::ZERO);
+        pace
+    }
+
+    #[test]
+    fn the_first_wait_is_longer_by_a_share_of_our_own_interval_and_later_ones_are_not() {
+        let first: Vec<Duration> = (0..50).map(|token| beginning(token).next(None, Duration::ZERO)).collect();
+        assert!(first.iter().all(|wait| (TEN..2 * TEN).contains(wait)), "{first:?}");
+        for half in [TEN..TEN * 3 / 2, TEN * 3 / 2..2 * TEN] {
+            assert!(first.iter().filter(|wait| half.contains(wait)).count() >= 10, "{first:?}");
+        }
+        let mut slowed = beginning(1);
+        slowed.hear(Some(Duration::from_mins(5)));
+        assert!(slowed.next(None, Duration::ZERO) < Duration::from_mins(5) + TEN);
+        assert_eq!(pace(1).next(None, Duration::ZERO), TEN);
     }
 
     fn down() -> Error {

@@ -1,7 +1,8 @@
 //! Polls with one token for as long as somebody wants it.
 
 use std::{
-    sync::{Arc, PoisonError},
+    pin::pin,
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
@@ -12,7 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tower::Service;
 
 use super::{
-    Shared,
+    BUDGET_PATIENCE, Shared,
     pace::Pace,
     registry::{Digest, SharedSeen},
 };
@@ -132,6 +133,9 @@ where
         }
         let answer = self.ask_metrics().await?;
         self.pace.hear(answer.poll_after);
+        if answer.garbled_interval {
+            self.shared.garbled_intervals.fetch_add(1, Ordering::Relaxed);
+        }
         let reading = answer.result?;
         let identity = match &self.known {
             Known::Told(identity) => identity.clone(),
@@ -171,13 +175,23 @@ where
         Ok(answer)
     }
 
+    /// Waits for the budget. A long wait is told as trouble, but the place in the line is kept: who gives up and comes again
+    /// stands behind everybody who has just been served, and may never get to the head.
     async fn turn(&self) -> Result<(), Error> {
         let started = self.shared.clock.mono();
-        let turn = self.shared.budget.turn().await.map_err(|_| Error::BudgetSpent);
-        if let Err(error) = &turn {
-            self.observe(Some(error), started);
+        let mut turn = pin!(self.shared.budget.turn());
+        if let Ok(turn) = tokio::time::timeout(BUDGET_PATIENCE, &mut turn).await {
+            return turn.map_err(|_| self.spent(started));
         }
-        turn
+        let error = self.spent(started);
+        self.publish(|seen| seen.fault = Some(Fault::of(&error)));
+        turn.await.map_err(|_| self.spent(started))
+    }
+
+    fn spent(&self, started: tokio::time::Instant) -> Error {
+        let error = Error::BudgetSpent;
+        self.observe(Some(&error), started);
+        error
     }
 
     fn observe(&self, error: Option<&Error>, started: tokio::time::Instant) {

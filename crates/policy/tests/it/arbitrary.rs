@@ -201,8 +201,10 @@ fn pool() -> impl Strategy<Value = PoolObservation> {
             if in_books {
                 // Otherwise nearly every generation is somebody else's doing.
                 for generation in &generations {
-                    let asked =
-                        memory.asked.entry(generation.name.clone()).or_insert(Asked::found(generation.replicas));
+                    let asked = memory
+                        .asked
+                        .entry(generation.name.clone())
+                        .or_insert_with(|| Asked::found(generation.replicas));
                     (asked.from, asked.to) = (generation.replicas, generation.replicas);
                 }
             }

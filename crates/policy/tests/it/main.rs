@@ -21,7 +21,8 @@ mod limits;
 mod properties;
 #[cfg(test)]
 mod rolling;
-#[cfg(all(test, feature = "saboteurs"))]
+#[cfg(feature = "saboteurs")]
+#[cfg(test)]
 mod saboteurs;
 #[cfg(test)]
 mod schedule;

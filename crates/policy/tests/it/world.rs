@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use jiff::Timestamp;
 use kitepool_policy::{
-    decide,
+    Standing, decide,
     decision::{Decision, Intent},
     memory::Memory,
     observation::{
@@ -287,7 +287,7 @@ impl World {
         self.loads.truncate(self.lag + 1);
         (self.trouble_for, self.writes_fail_for) =
             (self.trouble_for.saturating_sub(1), self.writes_fail_for.saturating_sub(1));
-        if self.pass % PASSES_PER_POLL != 0 {
+        if !self.pass.is_multiple_of(PASSES_PER_POLL) {
             return;
         }
         if self.trouble_for > 0 {
@@ -307,10 +307,10 @@ impl World {
             pools: self.places.iter().map(|place| observed(place, self.starts_in)).collect(),
         };
         let now = self.our_time();
-        let standing: Vec<_> = queue.hints.iter().map(|hint| kitepool_policy::standing_of(hint, &queue, now)).collect();
-        let mut standing = standing.into_iter();
-        use kitepool_policy::Standing::{Expired, Settled};
-        queue.hints.retain(|_| !matches!(standing.next(), Some(Settled | Expired)));
+        let lives = |hint: &Hint| {
+            !matches!(kitepool_policy::standing_of(hint, &queue, now), Standing::Settled | Standing::Expired)
+        };
+        queue.hints = queue.hints.iter().filter(|hint| lives(hint)).cloned().collect();
         self.hints.clone_from(&queue.hints);
         queue
     }

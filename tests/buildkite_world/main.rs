@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test ends at the line that is wrong")]
 
+mod identity;
+mod many;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
@@ -121,10 +124,11 @@ async fn in_process_and_virtual_time_the_poller_follows_the_world() {
     let look = after(&set, Duration::from_secs(1)).await;
     assert_eq!((scheduled(&look), look.reading.trouble), (Some(3), None));
     world.set_queue("uuid-1", "q", Queue { scheduled: 7, ..Queue::default() });
-    assert_eq!(scheduled(&after(&set, INTERVAL).await), Some(7));
+    // The first wait alone is longer by a share of the interval.
+    assert_eq!(scheduled(&after(&set, INTERVAL * 2).await), Some(7));
     world.set_queue("uuid-1", "q", Queue::default());
     assert_eq!(scheduled(&after(&set, INTERVAL).await), Some(0));
-    assert_eq!(world.requests()[&Route::Metrics][&digest("one")], 3);
+    assert!((3..=4).contains(&world.requests()[&Route::Metrics][&digest("one")]), "{:?}", world.requests());
     assert_eq!(world.requests()[&Route::Token][&digest("one")], 1);
 }
 
