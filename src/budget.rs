@@ -138,7 +138,8 @@ mod tests {
                 budget.turn().await.unwrap();
                 times.push(clock.mono());
             }
-            let most = times.iter().map(|end| times.iter().filter(|at| **at <= *end && *end - **at < period).count()).max();
+            let most =
+                times.iter().map(|end| times.iter().filter(|at| **at <= *end && *end - **at < period).count()).max();
             assert!(most <= Some(usize::try_from(calls).unwrap()), "{calls}: {most:?}");
         }
     }

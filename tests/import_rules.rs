@@ -6,15 +6,35 @@ use std::path::{Path, PathBuf};
 
 /// Where, what must not be named there, and why.
 const RULES: [(&str, &[&str], &str); 9] = [
-    ("src/buildkite", &["kube", "k8s_openapi", "crate::cluster", "crate::control"], "Buildkite's side knows no Kubernetes"),
+    (
+        "src/buildkite",
+        &["kube", "k8s_openapi", "crate::cluster", "crate::control"],
+        "Buildkite's side knows no Kubernetes",
+    ),
     ("src/cluster", &["reqwest", "crate::buildkite", "crate::control"], "the cluster's side knows no Buildkite"),
     ("src/sense", &["kube", "k8s_openapi", "crate::control", "crate::serve"], "sensors publish, they decide nothing"),
     ("src/control", &["kube", "k8s_openapi", "axum", "clap", "reqwest"], "only src/cluster names Kubernetes' client"),
-    ("src/pods", &["kube", "crate::control", "crate::cluster", "crate::buildkite"], "rendering is a function of its input"),
-    ("src/serve", &["kube", "crate::buildkite", "crate::cluster"], "what is served is what control::status and its registry hold"),
-    ("crates/policy/src", &["tokio", "kube", "reqwest", "tracing", "rand", "std::env", "std::fs"], "the core decides, and does nothing else"),
+    (
+        "src/pods",
+        &["kube", "crate::control", "crate::cluster", "crate::buildkite"],
+        "rendering is a function of its input",
+    ),
+    (
+        "src/serve",
+        &["kube", "crate::buildkite", "crate::cluster"],
+        "what is served is what control::status and its registry hold",
+    ),
+    (
+        "crates/policy/src",
+        &["tokio", "kube", "reqwest", "tracing", "rand", "std::env", "std::fs"],
+        "the core decides, and does nothing else",
+    ),
     ("crates/api/src", &["tokio", "reqwest", "kube_client", "kube::Client"], "types and parsing only"),
-    ("crates/world/src", &["kitepool_policy", "kitepool_api", "kitepool::"], "what tests us must not share our mistakes"),
+    (
+        "crates/world/src",
+        &["kitepool_policy", "kitepool_api", "kitepool::"],
+        "what tests us must not share our mistakes",
+    ),
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
@@ -30,14 +50,17 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 
 /// The lines of code: comments may name what they like, and so may the tests at the end of a file.
 fn code(text: &str) -> impl Iterator<Item = &str> {
-    text.lines().take_while(|line| !line.starts_with("#[cfg(test)]")).filter(|line| !line.trim_start().starts_with("//"))
+    text.lines()
+        .take_while(|line| !line.starts_with("#[cfg(test)]"))
+        .filter(|line| !line.trim_start().starts_with("//"))
 }
 
 fn names(line: &str, word: &str) -> bool {
     line.match_indices(word).any(|(at, _)| {
         let before = line[..at].chars().next_back();
         let after = line[at + word.len()..].chars().next();
-        let is_part = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '-' || c == '`' || c == '"');
+        let is_part =
+            |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '-' || c == '`' || c == '"');
         // A module is named by what stands around its double colons.
         !is_part(before) && (word.contains("::") || after == Some(':')) && !line[at + word.len()..].starts_with(": ")
     })

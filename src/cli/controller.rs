@@ -99,7 +99,8 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
 /// All contradictions at once.
 fn validate(arguments: Arguments, own_namespace: &str) -> anyhow::Result<Config> {
     let mut problems = Vec::new();
-    let mut namespaces: Vec<String> = arguments.namespaces.iter().map(|namespace| namespace.trim().to_owned()).collect();
+    let mut namespaces: Vec<String> =
+        arguments.namespaces.iter().map(|namespace| namespace.trim().to_owned()).collect();
     namespaces.retain(|namespace| !namespace.is_empty());
     if namespaces.is_empty() {
         namespaces.push(own_namespace.to_owned());
@@ -112,7 +113,9 @@ fn validate(arguments: Arguments, own_namespace: &str) -> anyhow::Result<Config>
     }
     for namespace in &namespaces {
         if !is_dns_label(namespace) {
-            problems.push(format!("--namespace {namespace:?}: no namespace can be named so; use lower-case letters, digits and `-`"));
+            problems.push(format!(
+                "--namespace {namespace:?}: no namespace can be named so; use lower-case letters, digits and `-`"
+            ));
         }
     }
     if !(POLL_INTERVAL_MIN..=POLL_INTERVAL_MAX).contains(&arguments.poll_interval) {
@@ -139,14 +142,22 @@ fn validate(arguments: Arguments, own_namespace: &str) -> anyhow::Result<Config>
     if let Some(endpoint) = &endpoint
         && !(endpoint.starts_with("https://") || endpoint.starts_with("http://"))
     {
-        problems.push(format!("--buildkite-endpoint {endpoint:?}: no address; give something like https://agent.buildkite.com/v3"));
+        problems.push(format!(
+            "--buildkite-endpoint {endpoint:?}: no address; give something like https://agent.buildkite.com/v3"
+        ));
     }
     if !arguments.token_folder.starts_with('/') || arguments.token_folder.contains("..") {
-        problems.push(format!("--token-folder {:?}: no absolute path; begin it with / and leave out `..`", arguments.token_folder));
+        problems.push(format!(
+            "--token-folder {:?}: no absolute path; begin it with / and leave out `..`",
+            arguments.token_folder
+        ));
     }
     let identity = arguments.identity.unwrap_or(arguments.hostname);
     if identity.is_empty() {
-        problems.push("--identity: HOSTNAME is not set, so the lease needs a name for us; give one that no other replica has".to_owned());
+        problems.push(
+            "--identity: HOSTNAME is not set, so the lease needs a name for us; give one that no other replica has"
+                .to_owned(),
+        );
     }
     if !problems.is_empty() {
         anyhow::bail!("the flags do not make sense:\n  {}", problems.join("\n  "));
@@ -170,7 +181,11 @@ fn validate(arguments: Arguments, own_namespace: &str) -> anyhow::Result<Config>
 fn is_dns_label(name: &str) -> bool {
     const LABEL_BYTES_MAX: usize = 63;
     let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    !name.is_empty() && name.len() <= LABEL_BYTES_MAX && name.chars().all(legal) && !name.starts_with('-') && !name.ends_with('-')
+    !name.is_empty()
+        && name.len() <= LABEL_BYTES_MAX
+        && name.chars().all(legal)
+        && !name.starts_with('-')
+        && !name.ends_with('-')
 }
 
 #[cfg(test)]
@@ -186,7 +201,8 @@ mod tests {
     }
 
     fn validated(flags: &[&str]) -> Result<Config, String> {
-        let line = Line::try_parse_from(std::iter::once("x").chain(flags.iter().copied())).map_err(|e| e.to_string())?;
+        let line =
+            Line::try_parse_from(std::iter::once("x").chain(flags.iter().copied())).map_err(|e| e.to_string())?;
         validate(line.arguments, "here").map_err(|error| format!("{error:#}"))
     }
 
@@ -201,8 +217,16 @@ mod tests {
     #[test]
     fn all_contradictions_are_told_at_once() {
         let flags = [
-            "--identity", "a", "--namespace", "x,x", "--namespace", "Not_A_Namespace", "--poll-interval", "1h",
-            "--buildkite-endpoint", "agent.buildkite.com",
+            "--identity",
+            "a",
+            "--namespace",
+            "x,x",
+            "--namespace",
+            "Not_A_Namespace",
+            "--poll-interval",
+            "1h",
+            "--buildkite-endpoint",
+            "agent.buildkite.com",
         ];
         let text = validated(&flags).unwrap_err();
         for part in ["given twice", "Not_A_Namespace", "between 1s and 5m", "https://agent.buildkite.com/v3"] {

@@ -57,7 +57,8 @@ impl Clients {
         once.default_retry = false;
         let write = ClientBuilder::try_from(once.clone())?.with_layer(&FenceLayer(fence.clone())).build();
         once.read_timeout = Some(LEASE_READ_DEADLINE);
-        let renewal = RenewalLayer { identity: identity.to_owned(), fence: fence.clone(), lease_duration: LEASE_DURATION };
+        let renewal =
+            RenewalLayer { identity: identity.to_owned(), fence: fence.clone(), lease_duration: LEASE_DURATION };
         let lease = ClientBuilder::try_from(once)?.with_layer(&renewal).build();
         Ok(Self { read, write, lease })
     }

@@ -51,7 +51,9 @@ impl Error {
     pub fn refusal(&self) -> Option<String> {
         match self {
             Self::Forbidden { .. } | Self::Unauthorized { .. } | Self::Invalid { .. } => Some(self.to_string()),
-            Self::Conflict { .. } | Self::NotFound | Self::Fenced(_) | Self::Deadline { .. } | Self::Transport(_) => None,
+            Self::Conflict { .. } | Self::NotFound | Self::Fenced(_) | Self::Deadline { .. } | Self::Transport(_) => {
+                None
+            }
         }
     }
 
@@ -70,9 +72,8 @@ impl Error {
     }
 
     /// All of [`Self::category`], for series that are present from the start.
-    pub const CATEGORIES: [&'static str; 8] = [
-        "conflict", "not_found", "forbidden", "unauthorized", "fenced", "deadline", "invalid", "transport",
-    ];
+    pub const CATEGORIES: [&'static str; 8] =
+        ["conflict", "not_found", "forbidden", "unauthorized", "fenced", "deadline", "invalid", "transport"];
 }
 
 impl From<kube::Error> for Error {

@@ -77,7 +77,9 @@ pub struct Fenced;
 
 impl fmt::Display for Fenced {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the lease ends too soon (or ended) for this write to be ours; the leader of that time decides again")
+        f.write_str(
+            "the lease ends too soon (or ended) for this write to be ours; the leader of that time decides again",
+        )
     }
 }
 

@@ -58,7 +58,9 @@ pub async fn contend(client: Client, namespace: &str, name: &str, identity: &str
         .with_grace(RENEW_BEFORE_END_SECONDS)
         .build()
         .await
-        .map_err(|error| anyhow::anyhow!("the lease {namespace}/{name} cannot be read or created: {}", chain(&error)))?;
+        .map_err(|error| {
+            anyhow::anyhow!("the lease {namespace}/{name} cannot be read or created: {}", chain(&error))
+        })?;
     let (leading, task) = lease.watch().await;
     Ok(Leadership { leading, task })
 }

@@ -103,8 +103,12 @@ fn sentence(plural: &str, namespace: &str, error: &watcher::Error) -> String {
             "{plural} do not exist on this cluster: install the CustomResourceDefinitions (`kitepool crd | kubectl apply \
              --server-side -f -`, or the chart)"
         ),
-        Some(403) => format!("{plural} in namespace {namespace} cannot be read: {text}. Grant list and watch in the Role of the chart"),
-        Some(401) => format!("{plural} in namespace {namespace} cannot be read: our credentials are not accepted ({text})"),
+        Some(403) => format!(
+            "{plural} in namespace {namespace} cannot be read: {text}. Grant list and watch in the Role of the chart"
+        ),
+        Some(401) => {
+            format!("{plural} in namespace {namespace} cannot be read: our credentials are not accepted ({text})")
+        }
         _ => format!("{plural} in namespace {namespace} cannot be read: {text}"),
     }
 }
@@ -192,53 +196,53 @@ impl Reader {
     /// The token under a key of a Secret, without white space around it.
     pub async fn secret_token(&self, namespace: &str, name: &str, key: &str) -> Result<SecretString, SecretProblem> {
         let api: Api<Secret> = Api::namespaced(self.0.clone(), namespace);
-    let unreadable = |why: String, is_transient| SecretProblem::Unreadable {
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
-        why,
-        is_transient,
-    };
-    let secret = match tokio::time::timeout(GET_DEADLINE, api.get(name)).await {
-        Err(_elapsed) => return Err(unreadable("no answer in time".to_owned(), true)),
-        Ok(Ok(secret)) => secret,
-        Ok(Err(error)) => {
-            let error = Error::from(error);
-            if matches!(error, Error::NotFound) {
-                return Err(SecretProblem::Missing {
-                    namespace: namespace.to_owned(),
-                    name: name.to_owned(),
-                    key: key.to_owned(),
-                });
+        let unreadable = |why: String, is_transient| SecretProblem::Unreadable {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            why,
+            is_transient,
+        };
+        let secret = match tokio::time::timeout(GET_DEADLINE, api.get(name)).await {
+            Err(_elapsed) => return Err(unreadable("no answer in time".to_owned(), true)),
+            Ok(Ok(secret)) => secret,
+            Ok(Err(error)) => {
+                let error = Error::from(error);
+                if matches!(error, Error::NotFound) {
+                    return Err(SecretProblem::Missing {
+                        namespace: namespace.to_owned(),
+                        name: name.to_owned(),
+                        key: key.to_owned(),
+                    });
+                }
+                return Err(unreadable(chain(&error), !matches!(error, Error::Forbidden { .. })));
             }
-            return Err(unreadable(chain(&error), !matches!(error, Error::Forbidden { .. })));
-        }
-    };
-    let data = secret.data.unwrap_or_default();
-    let Some(value) = data.get(key) else {
-        return Err(SecretProblem::NoKey {
+        };
+        let data = secret.data.unwrap_or_default();
+        let Some(value) = data.get(key) else {
+            return Err(SecretProblem::NoKey {
+                namespace: namespace.to_owned(),
+                name: name.to_owned(),
+                key: key.to_owned(),
+                keys: data.into_keys().collect(),
+            });
+        };
+        let unusable = |what| SecretProblem::Unusable {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             key: key.to_owned(),
-            keys: data.into_keys().collect(),
-        });
-    };
-    let unusable = |what| SecretProblem::Unusable {
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
-        key: key.to_owned(),
-        what,
-    };
-    let text = std::str::from_utf8(&value.0).map_err(|_| unusable("not text"))?.trim();
-    if text.is_empty() {
-        Err(unusable("empty"))
-    } else if text.len() > TOKEN_BYTES_MAX {
-        Err(unusable("too long for a token"))
-    } else if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        Err(unusable("more than one word"))
-    } else {
-        Ok(SecretString::from(text.to_owned()))
+            what,
+        };
+        let text = std::str::from_utf8(&value.0).map_err(|_| unusable("not text"))?.trim();
+        if text.is_empty() {
+            Err(unusable("empty"))
+        } else if text.len() > TOKEN_BYTES_MAX {
+            Err(unusable("too long for a token"))
+        } else if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            Err(unusable("more than one word"))
+        } else {
+            Ok(SecretString::from(text.to_owned()))
+        }
     }
-}
 }
 
 /// Follows the five kinds of a namespace, each in a task of its own.
@@ -250,7 +254,8 @@ pub fn follow_all(
     clock: &Clock,
     tasks: &mut JoinSet<()>,
 ) {
-    let around = |plural| Around { plural, namespace: namespace.to_owned(), wake: Arc::clone(wake), clock: clock.clone() };
+    let around =
+        |plural| Around { plural, namespace: namespace.to_owned(), wake: Arc::clone(wake), clock: clock.clone() };
     let dynamic = |resource: &ApiResource| Api::<DynamicObject>::namespaced_with(client.clone(), namespace, resource);
     let pools = dynamic(&ApiResource::erase::<AgentPool>(&()));
     let hints = dynamic(&ApiResource::erase::<JobHint>(&()));

@@ -4,10 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::{
-        apps::v1::Deployment,
-        core::v1::Pod,
-    },
+    api::{apps::v1::Deployment, core::v1::Pod},
     apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta},
 };
 use kitepool_api::{Problem, job_hint::HintedJob, validate::ValidPool};
@@ -200,7 +197,8 @@ impl From<DynamicObject> for PoolView {
         let status = object.data.get("status").cloned();
         let written = |pointer: &str| object.data.pointer(pointer).cloned().unwrap_or_default();
         let raw_queue = written("/spec/queue").as_str().map(ToOwned::to_owned);
-        let raw_agents_per_pod = written("/spec/agentsPerPod").as_u64().and_then(|n| u32::try_from(n).ok()).unwrap_or(1);
+        let raw_agents_per_pod =
+            written("/spec/agentsPerPod").as_u64().and_then(|n| u32::try_from(n).ok()).unwrap_or(1);
         let pool = kitepool_api::parse(object).and_then(|pool| kitepool_api::validate(&pool)).map(Box::new);
         Self {
             name,

@@ -69,8 +69,8 @@ impl Writer {
     pub async fn create_deployment(&self, namespace: &str, manifest: &Value) -> Result<u64, Error> {
         let resource = ApiResource::erase::<Deployment>(&());
         let api: Api<DynamicObject> = Api::namespaced_with(self.client(), namespace, &resource);
-        let object: DynamicObject = serde_json::from_value(manifest.clone())
-            .map_err(|error| Error::Invalid { message: error.to_string() })?;
+        let object: DynamicObject =
+            serde_json::from_value(manifest.clone()).map_err(|error| Error::Invalid { message: error.to_string() })?;
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         let created = self.in_time(api.create(&params, &object)).await?;
         Ok(resource_version(&created.metadata))
@@ -123,6 +123,7 @@ fn scale_operations(from: u32, to: u32) -> Value {
 }
 
 fn json_patch(operations: &Value) -> Result<Patch<()>, Error> {
-    let patch = serde_json::from_value(operations.clone()).map_err(|error| Error::Invalid { message: error.to_string() })?;
+    let patch =
+        serde_json::from_value(operations.clone()).map_err(|error| Error::Invalid { message: error.to_string() })?;
     Ok(Patch::Json(patch))
 }

@@ -77,7 +77,11 @@ pub enum Act {
 
 impl Act {
     /// The policy's intent as a write. `None` when what it needs is not known any more.
-    pub fn from_intent(intent: Intent, manifest: impl Fn(Pods) -> Option<Value>, uid: impl Fn(&str) -> Option<String>) -> Option<Self> {
+    pub fn from_intent(
+        intent: Intent,
+        manifest: impl Fn(Pods) -> Option<Value>,
+        uid: impl Fn(&str) -> Option<String>,
+    ) -> Option<Self> {
         match intent {
             Intent::Create { generation, replicas } => {
                 manifest(replicas).map(|manifest| Self::Create { generation, replicas, manifest })
@@ -90,7 +94,9 @@ impl Act {
     /// The Deployment it is about.
     pub fn generation(&self) -> &str {
         match self {
-            Self::Create { generation, .. } | Self::Scale { generation, .. } | Self::Delete { generation, .. } => generation,
+            Self::Create { generation, .. } | Self::Scale { generation, .. } | Self::Delete { generation, .. } => {
+                generation
+            }
         }
     }
 
@@ -175,15 +181,7 @@ struct Retry {
 impl Writers {
     /// No writes in flight.
     pub fn new(writer: Arc<Writer>, reader: Reader, clock: Clock, wake: Arc<Notify>) -> Self {
-        Self {
-            writer,
-            reader,
-            clock,
-            wake,
-            running: JoinSet::new(),
-            busy: BTreeSet::new(),
-            retries: BTreeMap::new(),
-        }
+        Self { writer, reader, clock, wake, running: JoinSet::new(), busy: BTreeSet::new(), retries: BTreeMap::new() }
     }
 
     /// Whether a pool's writes may begin: none in flight, and not waiting after a failure.

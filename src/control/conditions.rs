@@ -125,7 +125,9 @@ pub fn news<'a>(before: Option<&Value>, now: &'a [Condition]) -> Vec<&'a Conditi
     };
     now.iter()
         .filter(|condition| match stood(condition.kind) {
-            Some((was_true, reason)) => was_true != condition.is_true || (condition.is_warning() && reason != condition.reason),
+            Some((was_true, reason)) => {
+                was_true != condition.is_true || (condition.is_warning() && reason != condition.reason)
+            }
             None => condition.is_warning(),
         })
         .collect()

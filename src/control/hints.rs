@@ -87,7 +87,8 @@ pub fn review(
         for job in &hint.jobs {
             let serving = queues.iter().filter(|(key, queue)| is_for(job, key) && queue.serves(namespace));
             let seen = job.as_seen(hint.stored_at);
-            let standings: Vec<Standing> = serving.map(|(_, queue)| standing_of(&seen, &queue.observation, now)).collect();
+            let standings: Vec<Standing> =
+                serving.map(|(_, queue)| standing_of(&seen, &queue.observation, now)).collect();
             if !standings.is_empty() && standings.iter().all(|standing| *standing == Standing::Unmatched) {
                 review.unmatched_jobs += 1;
             }
@@ -124,7 +125,8 @@ fn is_for(job: &HintedJob, key: &QueueKey) -> bool {
     job.queue == key.queue()
         && match key {
             QueueKey::Known(identity, _) => {
-                is_same(&job.organization, Some(&identity.organization)) && is_same(&job.cluster, identity.cluster.as_ref())
+                is_same(&job.organization, Some(&identity.organization))
+                    && is_same(&job.cluster, identity.cluster.as_ref())
             }
             QueueKey::Unknown(..) => true,
         }

@@ -1,6 +1,6 @@
 //! The controller's own numbers, every series present from the start.
 
-use std::sync::atomic::{AtomicU64, AtomicI64};
+use std::sync::atomic::{AtomicI64, AtomicU64};
 
 use prometheus_client::{
     encoding::EncodeLabelSet,

@@ -36,7 +36,11 @@ impl Queue {
 }
 
 /// The queues of all valid pools.
-pub(super) fn by_key(candidates: &[Candidate], broken: &[PoolFacts], watch: &ClusterWatch) -> BTreeMap<QueueKey, Queue> {
+pub(super) fn by_key(
+    candidates: &[Candidate],
+    broken: &[PoolFacts],
+    watch: &ClusterWatch,
+) -> BTreeMap<QueueKey, Queue> {
     let mut queues: BTreeMap<QueueKey, Queue> = BTreeMap::new();
     for candidate in candidates {
         let queue = queues.entry(candidate.seen.key.clone()).or_insert_with(|| Queue {

@@ -147,11 +147,9 @@ fn lies_in(path: &str, folder: &str) -> bool {
 
 fn token_key(view: &PoolView, token: &TokenSource) -> TokenKey {
     match token {
-        TokenSource::Secret { name, key } => TokenKey::Secret {
-            namespace: view.name.namespace.clone(),
-            name: name.clone(),
-            key: key.clone(),
-        },
+        TokenSource::Secret { name, key } => {
+            TokenKey::Secret { namespace: view.name.namespace.clone(), name: name.clone(), key: key.clone() }
+        }
         TokenSource::File(path) => TokenKey::File(path.clone()),
     }
 }
@@ -163,7 +161,9 @@ mod tests {
     #[test]
     fn a_token_file_lies_in_its_folder_or_is_not_read() {
         assert!(lies_in("/mnt/tokens/linux", "/mnt"));
-        for elsewhere in ["/etc/passwd", "/mnt/../etc/passwd", "/mnt2/token", "/var/run/secrets/kubernetes.io/serviceaccount/token"] {
+        for elsewhere in
+            ["/etc/passwd", "/mnt/../etc/passwd", "/mnt2/token", "/var/run/secrets/kubernetes.io/serviceaccount/token"]
+        {
             assert!(!lies_in(elsewhere, "/mnt"), "{elsewhere}");
         }
     }

@@ -55,8 +55,13 @@ pub(super) fn pool(
 pub(super) fn broken(metrics: &Metrics, facts: &PoolFacts) {
     let labels = labels(&facts.view.name);
     let (current, pods) = (facts.replicas().0, facts.pods());
-    let numbers =
-        PoolNumbers { desired: current, current, ready: pods.ready.0, draining: pods.draining.0, ..PoolNumbers::default() };
+    let numbers = PoolNumbers {
+        desired: current,
+        current,
+        ready: pods.ready.0,
+        draining: pods.draining.0,
+        ..PoolNumbers::default()
+    };
     metrics.pool(&labels, numbers);
     metrics.condition(&labels, ConditionType::Ready, false);
 }

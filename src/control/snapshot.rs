@@ -92,13 +92,19 @@ impl NamespaceSnapshot {
 
     /// The generations of a pool, oldest first, the adopted one before all.
     pub fn generations(&self, pool: &PoolView, adopt: Option<&str>, overlay: &Overlay) -> Vec<GenerationFacts> {
-        let mut own: Vec<&Arc<DeploymentView>> =
-            self.deployments.values().filter(|deployment| deployment.owner_uid.as_deref() == Some(pool.uid.as_str())).collect();
+        let mut own: Vec<&Arc<DeploymentView>> = self
+            .deployments
+            .values()
+            .filter(|deployment| deployment.owner_uid.as_deref() == Some(pool.uid.as_str()))
+            .collect();
         own.sort_by(|a, b| (a.created_at, &a.name).cmp(&(b.created_at, &b.name)));
-        let adopted = adopt.and_then(|name| self.deployments.get(name)).filter(|deployment| deployment.owner_uid.is_none());
+        let adopted =
+            adopt.and_then(|name| self.deployments.get(name)).filter(|deployment| deployment.owner_uid.is_none());
 
         let mut facts = Vec::new();
-        for (deployment, is_adopted) in adopted.into_iter().map(|d| (d, true)).chain(own.into_iter().map(|d| (d, false))) {
+        for (deployment, is_adopted) in
+            adopted.into_iter().map(|d| (d, true)).chain(own.into_iter().map(|d| (d, false)))
+        {
             facts.extend(self.facts(deployment, is_adopted, overlay.get(&pool.uid, &deployment.name)));
         }
         facts.extend(self.created(pool, overlay));
@@ -207,7 +213,9 @@ mod tests {
     }
 
     fn deployment(cells: &NamespaceCells, name: &str, owner: Option<&str>, replicas: u32, version: u32) {
-        let owners = owner.map(|uid| json!([{ "apiVersion": "v1", "kind": "AgentPool", "name": "linux", "uid": uid, "controller": true }]));
+        let owners = owner.map(
+            |uid| json!([{ "apiVersion": "v1", "kind": "AgentPool", "name": "linux", "uid": uid, "controller": true }]),
+        );
         let view: k8s_openapi::api::apps::v1::Deployment = serde_json::from_value(json!({
             "metadata": { "name": name, "uid": name, "generation": 1, "resourceVersion": version.to_string(), "ownerReferences": owners },
             "spec": { "replicas": replicas, "selector": { "matchLabels": { "app": name } }, "template": {} },
@@ -253,7 +261,10 @@ mod tests {
         deployment(&cells, "agents", None, 1, 6);
         pod(&cells, "old", &json!({ "app": "agents" }), true, false);
         let generations = seen(&cells, Some("agents"), &Overlay::default());
-        assert_eq!(generations.iter().map(|g| (g.name.as_str(), g.adopted)).collect::<Vec<_>>(), [("agents", true), ("linux-a", false)]);
+        assert_eq!(
+            generations.iter().map(|g| (g.name.as_str(), g.adopted)).collect::<Vec<_>>(),
+            [("agents", true), ("linux-a", false)]
+        );
         assert_eq!(generations[0].pods.ready, Pods(1));
         assert_eq!(seen(&cells, None, &Overlay::default()).len(), 1, "what nobody adopts is none of ours");
     }
@@ -284,7 +295,12 @@ mod tests {
         let clock = crate::clock::Clock::fixed(jiff::Timestamp::UNIX_EPOCH);
         let cells = NamespaceCells::default();
         let mut overlay = Overlay::default();
-        overlay.landed(UID, "linux-a".to_owned(), Landed::Replicas { replicas: Pods(3), resource_version: 5 }, clock.mono());
+        overlay.landed(
+            UID,
+            "linux-a".to_owned(),
+            Landed::Replicas { replicas: Pods(3), resource_version: 5 },
+            clock.mono(),
+        );
         tokio::time::advance(OVERLAY_MAX + Duration::from_secs(1)).await;
         overlay.settle(UID, &NamespaceSnapshot::take(&cells), clock.mono());
         assert!(seen(&cells, None, &overlay).is_empty());

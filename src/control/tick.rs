@@ -12,7 +12,12 @@ use std::{
 
 use jiff::Timestamp;
 use kitepool_api::{Problem, validate::ValidPool};
-use kitepool_policy::{decision::Decision, memory::Memory, observation::Trouble, spec::{Mode, PoolName}};
+use kitepool_policy::{
+    decision::Decision,
+    memory::Memory,
+    observation::Trouble,
+    spec::{Mode, PoolName},
+};
 use tokio::{sync::Notify, task::JoinSet};
 
 use super::{
@@ -269,7 +274,8 @@ impl Term {
         let since_written = state.status_written_at.map(|at| self.shared.clock.mono().saturating_duration_since(at));
         let is_too_soon = since_written.is_some_and(|since| since < STATUS_INTERVAL_MIN);
         // Before the first poll has ended there is nothing to report that the last leader did not know better.
-        let is_early = candidate.seen.reading.trouble == Some(Trouble::NotRead) && state.status.get("conditions").is_some();
+        let is_early =
+            candidate.seen.reading.trouble == Some(Trouble::NotRead) && state.status.get("conditions").is_some();
         if !self.writers.is_free(&view.uid) || (acts.is_empty() && (!has_changed || is_too_soon || is_early)) {
             return;
         }
@@ -278,7 +284,11 @@ impl Term {
             self.announcer.announce(announce::condition(&about, condition));
         }
         for change in decision.iter().flat_map(|decision| &decision.foreign) {
-            self.announcer.announce(announce::foreign(&about, change, candidate.facts.foreign_scaler_of(&change.generation)));
+            self.announcer.announce(announce::foreign(
+                &about,
+                change,
+                candidate.facts.foreign_scaler_of(&change.generation),
+            ));
         }
         self.writers.begin(Work {
             pool: view.name.clone(),

@@ -59,7 +59,10 @@ fn ready(
         return not("NoToken", problem.clone());
     }
     if decision.is_none() {
-        return not("Refused", "the decision would have broken an invariant and was refused; see the controller's log".to_owned());
+        return not(
+            "Refused",
+            "the decision would have broken an invariant and was refused; see the controller's log".to_owned(),
+        );
     }
     if let Some(refusal) = refusal {
         return not("WriteRefused", format!("{refusal}. It is tried again every few seconds"));
@@ -77,7 +80,12 @@ fn load_fresh(seen: &Seen, decision: Option<&Decision>) -> Condition {
         Some(reason) => {
             let why = seen.trouble.clone().unwrap_or_else(|| stale(reason).to_owned());
             let word = seen.reading.trouble.map_or_else(|| reason.category(), trouble_word);
-            Condition::new(ConditionType::LoadFresh, false, word, format!("{why}. Nothing shrinks until a good reading comes; events still grow the pool"))
+            Condition::new(
+                ConditionType::LoadFresh,
+                false,
+                word,
+                format!("{why}. Nothing shrinks until a good reading comes; events still grow the pool"),
+            )
         }
         None => Condition::new(ConditionType::LoadFresh, false, "NotRead", "nothing was decided yet"),
     }
@@ -110,9 +118,10 @@ const fn trouble_word(trouble: kitepool_policy::observation::Trouble) -> &'stati
 fn at_limit(decision: &Decision) -> Condition {
     let limit = decision.report.entry(StepName::Limits).map(|entry| &entry.reason);
     match limit {
-        Some(reason @ (Reason::AtMin { .. } | Reason::AtMax { .. } | Reason::PausedUp { .. } | Reason::PausedDown { .. })) => {
-            Condition::new(ConditionType::AtLimit, true, reason.category(), reason.to_string())
-        }
+        Some(
+            reason
+            @ (Reason::AtMin { .. } | Reason::AtMax { .. } | Reason::PausedUp { .. } | Reason::PausedDown { .. }),
+        ) => Condition::new(ConditionType::AtLimit, true, reason.category(), reason.to_string()),
         // A step holds a pool for some seconds; that is its ordinary way, not a state to look at.
         _ => Condition::new(ConditionType::AtLimit, false, "WithinLimits", "no limit holds the pool"),
     }

@@ -54,7 +54,9 @@ fn grace_period(spec: &mut Map<String, Value>, overrides: &Overrides, path: &str
     match asked {
         Some(seconds) if seconds != DEFAULT_GRACE_SECONDS && seconds < longest => problems.push(Problem::new(
             format!("{path}.spec.terminationGracePeriodSeconds"),
-            format!("{seconds} s are less than the pool's longestJob of {longest} s, so a draining agent would be killed"),
+            format!(
+                "{seconds} s are less than the pool's longestJob of {longest} s, so a draining agent would be killed"
+            ),
             "leave it out, or make it at least as long, or lower spec.longestJob",
         )),
         Some(seconds) if seconds != DEFAULT_GRACE_SECONDS => {}
@@ -65,12 +67,7 @@ fn grace_period(spec: &mut Map<String, Value>, overrides: &Overrides, path: &str
 }
 
 /// Answers whether there is an agent container to speak of.
-fn add_to_agent(
-    spec: &mut Map<String, Value>,
-    overrides: &Overrides,
-    path: &str,
-    problems: &mut Vec<Problem>,
-) -> bool {
+fn add_to_agent(spec: &mut Map<String, Value>, overrides: &Overrides, path: &str, problems: &mut Vec<Problem>) -> bool {
     let names: Vec<String> = list(spec, "containers").iter().filter_map(|container| text(container, "name")).collect();
     let Some(agent) = spec
         .get_mut("containers")
@@ -80,7 +77,8 @@ fn add_to_agent(
         .filter_map(Value::as_object_mut)
         .find(|container| container.get("name").and_then(Value::as_str) == Some(AGENT_CONTAINER))
     else {
-        let found = if names.is_empty() { "there are none".to_owned() } else { format!("there is {}", names.join(", ")) };
+        let found =
+            if names.is_empty() { "there are none".to_owned() } else { format!("there is {}", names.join(", ")) };
         problems.push(Problem::new(
             format!("{path}.spec.containers"),
             format!("no container is named `agent`; {found}"),
@@ -122,7 +120,8 @@ fn add_environment(agent: &mut Map<String, Value>, overrides: &Overrides, path: 
     }
     if is_silent(TAGS) && is_silent(META_DATA) && is_silent(QUEUE) {
         let queue = format!("queue={}", overrides.queue);
-        let tags: Vec<&str> = std::iter::once(queue.as_str()).chain(overrides.tags.iter().map(String::as_str)).collect();
+        let tags: Vec<&str> =
+            std::iter::once(queue.as_str()).chain(overrides.tags.iter().map(String::as_str)).collect();
         added.push(json!({ "name": TAGS, "value": tags.join(",") }));
     }
     if is_silent(NAME) {
@@ -261,9 +260,8 @@ mod tests {
 
     #[test]
     fn the_grace_period_that_kubernetes_fills_in_counts_as_silence() {
-        let template = rendered(
-            &json!({ "spec": { "terminationGracePeriodSeconds": 30, "containers": [{ "name": "agent" }] } }),
-        );
+        let template =
+            rendered(&json!({ "spec": { "terminationGracePeriodSeconds": 30, "containers": [{ "name": "agent" }] } }));
         assert_eq!(template["spec"]["terminationGracePeriodSeconds"], 14_400);
     }
 
@@ -294,8 +292,7 @@ mod tests {
             token: TokenSource::File("/mnt/token".to_owned()),
             ..overrides()
         };
-        let template =
-            render(&json!({ "spec": { "containers": [{ "name": "agent" }] } }), &given, "template").unwrap();
+        let template = render(&json!({ "spec": { "containers": [{ "name": "agent" }] } }), &given, "template").unwrap();
         let environment = environment(&template);
         assert!(environment.contains(&("BUILDKITE_AGENT_ENDPOINT".to_owned(), "http://127.0.0.1:1/v3".to_owned())));
         assert!(environment.contains(&("BUILDKITE_AGENT_TOKEN".to_owned(), "file:///mnt/token".to_owned())));

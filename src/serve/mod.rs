@@ -37,11 +37,14 @@ pub async fn listen(
     clock: Clock,
     stop: CancellationToken,
 ) -> anyhow::Result<impl Future<Output = anyhow::Result<()>>> {
-    let listener = TcpListener::bind(address)
-        .await
-        .with_context(|| format!("--listen {address}: the address cannot be taken; give another, or end what has it"))?;
+    let listener = TcpListener::bind(address).await.with_context(|| {
+        format!("--listen {address}: the address cannot be taken; give another, or end what has it")
+    })?;
     let router = router(board, registry, clock);
     Ok(async move {
-        axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await.context("the HTTP server ended")
+        axum::serve(listener, router)
+            .with_graceful_shutdown(stop.cancelled_owned())
+            .await
+            .context("the HTTP server ended")
     })
 }

@@ -132,15 +132,16 @@ impl<'a> Change<'a> {
     fn of(pool: &'a PoolObservation, decision: &'a Decision) -> Self {
         let before = pool.replicas();
         let mut change = Self { pool, decision, before, after: before, lowered: Vec::new(), grows: false };
+        let (mut raised, mut lowered) = (Pods::ZERO, Pods::ZERO);
         for intent in &decision.intents {
             match intent {
                 Intent::Create { replicas, .. } => {
                     change.grows = true;
-                    change.after = change.after.plus(*replicas);
+                    raised = raised.plus(*replicas);
                 }
                 Intent::Scale { generation, from, to } => {
                     change.grows |= to > from;
-                    change.after = change.after.plus(to.minus(*from)).minus(from.minus(*to));
+                    (raised, lowered) = (raised.plus(to.minus(*from)), lowered.plus(from.minus(*to)));
                     if let (Some(generation), true) = (pool.generation(generation), to < from) {
                         change.lowered.push((generation, from.minus(*to)));
                     }
@@ -148,6 +149,7 @@ impl<'a> Change<'a> {
                 Intent::Delete { .. } => {}
             }
         }
+        change.after = before.minus(lowered).plus(raised);
         change
     }
 

@@ -209,8 +209,8 @@ fn pool() -> impl Strategy<Value = PoolObservation> {
                 }
             }
             // What is under way was decided with the pool's last change.
-            for asked in memory.asked.values().filter(|asked| asked.from != asked.to) {
-                (memory.last_up, memory.last_down) = (asked.raised_at, asked.lowered_at);
+            for asked in memory.asked.values_mut().filter(|asked| asked.from != asked.to) {
+                (asked.raised_at, asked.lowered_at) = (memory.last_up, memory.last_down);
             }
             PoolObservation { spec, memory, generations, wanted_generation: wanted.map(ToOwned::to_owned) }
         },
