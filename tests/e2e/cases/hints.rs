@@ -1,0 +1,123 @@
+//! Events, as the objects that the Lambda and the webhook make of them.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{SHRINKS, SOON};
+use crate::harness::{
+    Case, case, eventually,
+    pools::{pool, with},
+    simulated_buildkite::Mood,
+};
+use serde_json::json;
+
+const DEADLINE: Duration = Duration::from_mins(3);
+
+async fn hint_count(case: &Case) -> usize {
+    case.hints().list(&kube::api::ListParams::default()).await.expect("a list").items.len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the control plane: tests/e2e/run"]
+async fn a_hint_raises_a_pool_before_any_reading_and_is_settled_by_one() {
+    case("hint", DEADLINE, async |case| {
+        case.takes_hints().await;
+        case.buildkite.feel(Mood::Fails(503));
+        let _replica = case.controller().await;
+        case.create_pool(pool("linux")).await;
+        case.condition("linux", "LoadFresh", "False", SOON).await;
+
+        case.hint("linux", "one", Timestamp::now()).await.expect("a hint");
+        case.reaches("linux", 1, SOON).await;
+        assert_eq!(hint_count(case).await, 1, "no reading has settled it");
+
+        // The job ran elsewhere meanwhile, and no event has told: one reading costs the pod again.
+        case.buildkite.feel(Mood::Answers);
+        case.condition("linux", "LoadFresh", "True", SOON).await;
+        eventually("the settled hint is deleted", SHRINKS, async || {
+            let hints = hint_count(case).await;
+            if hints == 0 { Ok(()) } else { Err(format!("{hints} hints")) }
+        })
+        .await;
+        case.reaches("linux", 0, SHRINKS).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the control plane: tests/e2e/run"]
+async fn a_job_counts_once_however_often_and_late_it_is_told_of() {
+    case("doubled", DEADLINE, async |case| {
+        case.takes_hints().await;
+        let _replica = case.controller().await;
+        case.create_pool(pool("linux")).await;
+        case.condition("linux", "LoadFresh", "True", SOON).await;
+        case.history.bound("linux", 0..=2);
+
+        // They start late, so that for as long as readings are unsure of a hinted job it does not run as well.
+        case.kubelet.learn(|habits| habits.ready_after = Duration::from_secs(15));
+        let now = Timestamp::now();
+        case.hint("linux", "one", now).await.expect("a hint");
+        let again = case.hint("linux", "one", now).await.expect_err("the same name is refused");
+        assert!(matches!(again, kube::Error::Api(status) if status.code == 409));
+        case.buildkite.jobs("linux", 1);
+        case.hint("linux", "two", now).await.expect("a hint");
+        case.buildkite.jobs("linux", 2);
+        // Long over, so no reading can miss it: it is dropped as it comes.
+        let long_ago = now - Duration::from_mins(10);
+        case.hint("linux", "late", long_ago).await.expect("a hint");
+        case.reaches("linux", 2, SHRINKS).await;
+        case.keeps("linux", 2..=2, Duration::from_secs(15)).await;
+        eventually("all hints are deleted", SHRINKS, async || {
+            let hints = hint_count(case).await;
+            if hints == 0 { Ok(()) } else { Err(format!("{hints} hints")) }
+        })
+        .await;
+        case.keeps("linux", 2..=2, Duration::from_secs(3)).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the control plane: tests/e2e/run"]
+async fn a_hint_that_no_pool_can_serve_raises_nothing_and_goes_in_time() {
+    case("unmatched", DEADLINE, async |case| {
+        case.takes_hints().await;
+        let _replica = case.controller().await;
+        case.create_pool(with(pool("linux"), json!({ "spec": { "tags": ["os=linux"] } }))).await;
+        case.condition("linux", "LoadFresh", "True", SOON).await;
+        case.history.bound("linux", 0..=1);
+
+        case.hint_with("linux", "gpu", Timestamp::now(), &["gpu=true"]).await.expect("a hint");
+        case.hint("nobody", "other-queue", Timestamp::now()).await.expect("a hint");
+        case.keeps("linux", 0..=0, Duration::from_secs(5)).await;
+        case.hint_with("linux", "plain", Timestamp::now(), &["os=linux"]).await.expect("a hint");
+        case.reaches("linux", 1, SOON).await;
+        eventually("what is settled or too old is deleted", Duration::from_secs(90), async || {
+            let left = case.hints().list(&kube::api::ListParams::default()).await.expect("a list").items;
+            let names: Vec<_> = left.into_iter().filter_map(|hint| hint.metadata.name).collect();
+            if names.iter().all(|name| name == "job-other-queue") { Ok(()) } else { Err(format!("{names:?}")) }
+        })
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the control plane: tests/e2e/run"]
+async fn the_quota_bounds_what_a_flood_of_hints_can_store() {
+    case("flood", DEADLINE, async |case| {
+        case.takes_hints().await;
+        let (mut stored, mut refused) = (0, 0);
+        for job in 0..230 {
+            match case.hint("linux", &format!("flood-{job}"), Timestamp::now()).await {
+                Ok(()) => stored += 1,
+                Err(kube::Error::Api(status)) if status.code == 403 && status.message.contains("quota") => refused += 1,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert_eq!((stored, refused), (200, 30));
+    })
+    .await;
+}

@@ -1,0 +1,28 @@
+//! The cases, one theme a file. Each is a sentence, has a deadline and runs beside all others.
+
+mod adoption;
+mod away;
+mod broken;
+mod decay;
+mod disturbed;
+mod generations;
+mod ground;
+mod growth;
+mod hands;
+mod hints;
+mod idle;
+mod killed;
+mod latency;
+mod leaders;
+mod limits;
+mod refusals;
+mod start;
+mod zz_rights;
+
+use std::time::Duration;
+
+/// What is to happen at once, on a machine that does other things besides.
+const SOON: Duration = Duration::from_secs(20);
+
+/// A shrink waits for a reading that surely knows the last change, which takes about ten seconds, and then for its window.
+const SHRINKS: Duration = Duration::from_secs(45);

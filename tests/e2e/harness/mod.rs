@@ -1,0 +1,18 @@
+//! What the cases stand on, one responsibility a file.
+
+pub(crate) mod audit;
+pub(crate) mod case;
+pub(crate) mod chart;
+pub(crate) mod control_plane;
+pub(crate) mod controller;
+pub(crate) mod deployments;
+pub(crate) mod disturbance;
+pub(crate) mod history;
+pub(crate) mod pools;
+pub(crate) mod proxy;
+pub(crate) mod simulated_agents;
+pub(crate) mod simulated_buildkite;
+pub(crate) mod wait;
+
+pub(crate) use case::{Case, case, case_on};
+pub(crate) use wait::{eventually, stays};
