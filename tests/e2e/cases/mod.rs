@@ -17,6 +17,7 @@ mod leaders;
 mod limits;
 mod refusals;
 mod start;
+mod tokens;
 mod zz_rights;
 
 use std::time::Duration;
