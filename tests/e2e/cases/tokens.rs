@@ -94,12 +94,18 @@ async fn start(case: &Case, world: &World, answers: &Answers) -> (Controller, Pr
         let answers = Arc::clone(&answers);
         async move {
             let path = request.uri().path().to_owned();
-            let token = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok()).map(ToOwned::to_owned);
+            let token =
+                request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok()).map(ToOwned::to_owned);
             let asked = Timestamp::now();
             let response: Response = next.run(request).await;
             if let (Some(token), true) = (token, path == "/v3/metrics") {
                 let token = token.trim_start_matches("Token ").to_owned();
-                answers.lock().expect("no panic while it is held").entry(token).or_default().push((asked, Timestamp::now()));
+                answers
+                    .lock()
+                    .expect("no panic while it is held")
+                    .entry(token)
+                    .or_default()
+                    .push((asked, Timestamp::now()));
             }
             response
         }
