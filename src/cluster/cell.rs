@@ -117,6 +117,15 @@ impl<T> Cell<T> {
         content.health = Health::Following;
     }
 
+    /// What a read of its own brought: it says nothing of how the watch is doing.
+    fn correct(&self, name: &str, object: Option<T>) {
+        let mut content = self.content();
+        match object {
+            Some(object) => content.objects.insert(name.to_owned(), Arc::new(object)),
+            None => content.objects.remove(name),
+        };
+    }
+
     /// The watch failed. Answers whether that is news: the first failure, or another reason than before.
     pub fn fail(&self, now: Timestamp, why: String) -> bool {
         let mut content = self.content();
@@ -161,9 +170,12 @@ impl NamespaceCells {
     pub fn take_in_deployment(&self, name: &str, seen: Option<DeploymentView>) {
         let known = self.deployments.get(name);
         match (seen, known) {
-            (Some(seen), Some(known)) if seen.resource_version <= known.resource_version => {}
-            (Some(seen), _) => self.deployments.put(name.to_owned(), seen),
-            (None, _) => self.deployments.remove(name),
+            (Some(seen), Some(known)) if seen.resource_version > known.resource_version => {
+                self.deployments.correct(name, Some(seen));
+            }
+            // One that the watch does not show may be gone again since it was read; the watch brings it if it is there.
+            (Some(_), _) => {}
+            (None, _) => self.deployments.correct(name, None),
         }
     }
 

@@ -15,7 +15,7 @@ pub enum Error {
     #[error("not found")]
     NotFound,
     /// RBAC, or a quota.
-    #[error("the API server refuses: {message}; grant it in the Role of the chart")]
+    #[error("the API server refuses: {message}{}", rbac_remedy(.message))]
     Forbidden {
         /// Its own words, which name user, verb and resource.
         message: String,
@@ -35,6 +35,9 @@ pub enum Error {
         /// The deadline.
         seconds: u64,
     },
+    /// Too many writes for the flag.
+    #[error("the budget of writes is spent; raise --write-budget if this goes on")]
+    BudgetSpent,
     /// It refuses the object itself.
     #[error("the API server refuses the object: {message}")]
     Invalid {
@@ -46,14 +49,22 @@ pub enum Error {
     Transport(#[source] kube::Error),
 }
 
+/// RBAC says it so; a quota or an admission policy says other things, and the Role does not help there.
+fn rbac_remedy(message: &str) -> &'static str {
+    if message.contains(" cannot ") { "; grant it in the Role of the chart" } else { "" }
+}
+
 impl Error {
     /// What a person has to mend, in a sentence; `None` for what passes by itself.
     pub fn refusal(&self) -> Option<String> {
         match self {
             Self::Forbidden { .. } | Self::Unauthorized { .. } | Self::Invalid { .. } => Some(self.to_string()),
-            Self::Conflict { .. } | Self::NotFound | Self::Fenced(_) | Self::Deadline { .. } | Self::Transport(_) => {
-                None
-            }
+            Self::Conflict { .. }
+            | Self::NotFound
+            | Self::Fenced(_)
+            | Self::Deadline { .. }
+            | Self::BudgetSpent
+            | Self::Transport(_) => None,
         }
     }
 
@@ -66,14 +77,24 @@ impl Error {
             Self::Unauthorized { .. } => "unauthorized",
             Self::Fenced(_) => "fenced",
             Self::Deadline { .. } => "deadline",
+            Self::BudgetSpent => "budget_spent",
             Self::Invalid { .. } => "invalid",
             Self::Transport(_) => "transport",
         }
     }
 
     /// All of [`Self::category`], for series that are present from the start.
-    pub const CATEGORIES: [&'static str; 8] =
-        ["conflict", "not_found", "forbidden", "unauthorized", "fenced", "deadline", "invalid", "transport"];
+    pub const CATEGORIES: [&'static str; 9] = [
+        "conflict",
+        "not_found",
+        "forbidden",
+        "unauthorized",
+        "fenced",
+        "deadline",
+        "budget_spent",
+        "invalid",
+        "transport",
+    ];
 }
 
 impl From<kube::Error> for Error {

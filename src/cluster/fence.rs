@@ -13,7 +13,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
     time::Duration,
 };
@@ -37,37 +37,50 @@ const LEASE_BYTES_MAX: usize = 256 * 1024;
 /// Until when this process may write. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Fence {
-    deadline: Arc<Mutex<Option<Instant>>>,
+    hold: Arc<Mutex<Hold>>,
     clock: Clock,
+}
+
+#[derive(Debug, Default)]
+struct Hold {
+    deadline: Option<Instant>,
+    /// The record's `renewTime` that the deadline was counted from.
+    renew_time: Option<String>,
 }
 
 impl Fence {
     /// A fence that lets nothing through yet.
     pub fn closed(clock: Clock) -> Self {
-        Self { deadline: Arc::new(Mutex::new(None)), clock }
+        Self { hold: Arc::default(), clock }
     }
 
-    /// The lease was renewed by a request sent at `sent`.
-    pub fn renewed(&self, sent: Instant, duration: Duration) {
-        let mut deadline = self.deadline.lock().unwrap_or_else(PoisonError::into_inner);
-        *deadline = sent.checked_add(duration);
+    fn hold(&self) -> MutexGuard<'_, Hold> {
+        self.hold.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The lease was renewed by a request sent at `sent`, and the record says when. A write that leaves that instant as it
+    /// was (taking a lease ends with one) renewed nothing.
+    pub fn renewed(&self, renew_time: &str, sent: Instant, duration: Duration) {
+        let mut hold = self.hold();
+        if hold.renew_time.as_deref() != Some(renew_time) {
+            hold.deadline = sent.checked_add(duration);
+            hold.renew_time = Some(renew_time.to_owned());
+        }
     }
 
     /// From now on nothing passes, until the next renewal.
     pub fn close(&self) {
-        *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.hold().deadline = None;
     }
 
     /// Whether a write begun now would end, one way or another, before the lease does.
     pub fn permits_a_write(&self) -> bool {
-        let deadline = *self.deadline.lock().unwrap_or_else(PoisonError::into_inner);
-        deadline.is_some_and(|deadline| self.clock.mono() + WRITE_DEADLINE < deadline)
+        self.hold().deadline.is_some_and(|deadline| self.clock.mono() + WRITE_DEADLINE < deadline)
     }
 
     /// Whether the lease, as far as this process knows, has not ended.
     pub fn holds(&self) -> bool {
-        let deadline = *self.deadline.lock().unwrap_or_else(PoisonError::into_inner);
-        deadline.is_some_and(|deadline| self.clock.mono() < deadline)
+        self.hold().deadline.is_some_and(|deadline| self.clock.mono() < deadline)
     }
 }
 
@@ -187,10 +200,11 @@ where
             let (parts, body) = answer.await.map_err(Into::into)?.into_parts();
             let bytes = Limited::new(body, LEASE_BYTES_MAX).collect().await?.to_bytes();
             if writes && parts.status.is_success() {
-                if holder(&bytes).is_some_and(|holder| holder == watch.identity) {
-                    watch.fence.renewed(sent, watch.lease_duration);
-                } else {
-                    watch.fence.close();
+                match holder(&bytes) {
+                    Some((holder, renew_time)) if holder == watch.identity => {
+                        watch.fence.renewed(&renew_time, sent, watch.lease_duration);
+                    }
+                    _ => watch.fence.close(),
                 }
             }
             Ok(Response::from_parts(parts, Body::from(bytes)))
@@ -198,10 +212,11 @@ where
     }
 }
 
-/// Who holds the lease, by an answer of the API server.
-fn holder(answer: &[u8]) -> Option<String> {
+/// Who holds the lease since when, by an answer of the API server.
+fn holder(answer: &[u8]) -> Option<(String, String)> {
     let lease: Value = serde_json::from_slice(answer).ok()?;
-    lease.pointer("/spec/holderIdentity").and_then(Value::as_str).map(ToOwned::to_owned)
+    let text = |pointer: &str| lease.pointer(pointer).and_then(Value::as_str).map(ToOwned::to_owned);
+    Some((text("/spec/holderIdentity")?, text("/spec/renewTime")?))
 }
 
 #[cfg(test)]
@@ -228,7 +243,7 @@ mod tests {
         assert!(send(&fence, Method::PATCH).await.unwrap_err().is::<Fenced>());
         assert!(send(&fence, Method::GET).await.is_ok());
 
-        fence.renewed(clock.mono(), LEASE);
+        fence.renewed("first", clock.mono(), LEASE);
         assert!(send(&fence, Method::PATCH).await.is_ok());
         tokio::time::advance(LEASE.checked_sub(WRITE_DEADLINE).unwrap()).await;
         assert!(send(&fence, Method::POST).await.unwrap_err().is::<Fenced>());
@@ -239,9 +254,13 @@ mod tests {
 
     /// Sends a renewal that is answered so, after so long.
     async fn renew(fence: &Fence, status: u16, holder: &'static str, takes: Duration) {
+        renew_at(fence, status, holder, takes, "2026-01-01T00:00:00.000000Z").await;
+    }
+
+    async fn renew_at(fence: &Fence, status: u16, holder: &'static str, takes: Duration, renew_time: &'static str) {
         let server = tower::service_fn(move |_: Request<()>| async move {
             tokio::time::sleep(takes).await;
-            let lease = serde_json::json!({ "spec": { "holderIdentity": holder } });
+            let lease = serde_json::json!({ "spec": { "holderIdentity": holder, "renewTime": renew_time } });
             let response = Response::builder().status(status).body(Body::from(lease.to_string().into_bytes())).unwrap();
             Ok::<_, Infallible>(response)
         });
@@ -263,6 +282,18 @@ mod tests {
         let fence = Fence::closed(Clock::fixed(Timestamp::UNIX_EPOCH));
         renew(&fence, 409, "us", Duration::ZERO).await;
         assert!(!fence.holds());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_moves_no_renew_time_extends_nothing() {
+        let fence = Fence::closed(Clock::fixed(Timestamp::UNIX_EPOCH));
+        renew(&fence, 200, "us", Duration::ZERO).await;
+        tokio::time::advance(LEASE.checked_sub(Duration::from_secs(1)).unwrap()).await;
+        renew(&fence, 200, "us", Duration::ZERO).await;
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert!(!fence.holds());
+        renew_at(&fence, 200, "us", Duration::ZERO, "2026-01-01T00:00:16.000000Z").await;
+        assert!(fence.holds());
     }
 
     #[tokio::test(start_paused = true)]

@@ -217,6 +217,8 @@ impl From<DynamicObject> for PoolView {
 /// A hint. One that cannot be read has no jobs and is deleted like any that expired.
 #[derive(Debug, Clone)]
 pub struct HintView {
+    /// Its uid.
+    pub uid: String,
     /// When the API server stored it.
     pub stored_at: Timestamp,
     /// Its jobs.
@@ -227,10 +229,11 @@ pub struct HintView {
 
 impl From<DynamicObject> for HintView {
     fn from(object: DynamicObject) -> Self {
+        let uid = object.metadata.uid.clone().unwrap_or_default();
         let stored_at = object.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
         match kitepool_api::parse_hint(&object) {
-            Ok(jobs) => Self { stored_at, jobs, problem: None },
-            Err(problem) => Self { stored_at, jobs: Vec::new(), problem: Some(problem.to_string()) },
+            Ok(jobs) => Self { uid, stored_at, jobs, problem: None },
+            Err(problem) => Self { uid, stored_at, jobs: Vec::new(), problem: Some(problem.to_string()) },
         }
     }
 }

@@ -30,7 +30,7 @@ impl std::fmt::Debug for Writer {
 }
 
 impl Writer {
-    /// `writes_per_second` over everything that this process writes, the lease apart.
+    /// `writes_per_second` over everything that this process writes, the lease and Events apart.
     pub fn new(client: Client, writes_per_second: NonZeroU32, clock: Clock) -> Self {
         let budget = Budget::new(writes_per_second, Duration::from_secs(1), WRITE_DEADLINE, clock);
         Self { client, budget }
@@ -42,7 +42,7 @@ impl Writer {
 
     async fn in_time<T>(&self, call: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
         let deadline = || Error::Deadline { seconds: WRITE_DEADLINE.as_secs() };
-        self.budget.turn().await.map_err(|_spent| deadline())?;
+        self.budget.turn().await.map_err(|_spent| Error::BudgetSpent)?;
         match tokio::time::timeout(WRITE_DEADLINE, call).await {
             Ok(answer) => answer.map_err(Error::from),
             Err(_elapsed) => Err(deadline()),
@@ -95,12 +95,13 @@ impl Writer {
         self.in_time(api.patch_status(name, &params, &patch)).await.map(|_| ())
     }
 
-    /// Deletes a hint; one that is gone already is fine.
-    pub async fn delete_hint(&self, namespace: &str, name: &str) -> Result<(), Error> {
+    /// Deletes a hint; one that is gone already, or made anew since, is fine.
+    pub async fn delete_hint(&self, namespace: &str, name: &str, uid: &str) -> Result<(), Error> {
         let api: Api<DynamicObject> =
             Api::namespaced_with(self.client(), namespace, &ApiResource::erase::<JobHint>(&()));
-        match self.in_time(api.delete(name, &DeleteParams::default())).await {
-            Ok(_) | Err(Error::NotFound) => Ok(()),
+        let same = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
+        match self.in_time(api.delete(name, &DeleteParams::default().preconditions(same))).await {
+            Ok(_) | Err(Error::NotFound | Error::Conflict { .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }

@@ -5,11 +5,7 @@
 //!        │ fails: no act                  │ fails: the rest is dropped, the next tick decides again
 //! ```
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use kitepool_policy::{decision::Intent, memory::Memory, spec::PoolName, units::Pods};
 use serde_json::Value;
@@ -17,7 +13,7 @@ use tokio::{sync::Notify, task::JoinSet, time::Instant};
 
 use crate::{
     clock::Clock,
-    cluster::{error::Error, read::Reader, view::DeploymentView, write::Writer},
+    cluster::{error::Error, events::Notice, read::Reader, view::DeploymentView, write::Writer},
 };
 
 /// After the first failure of a pool's writes; doubled up to the last. Most failures are a conflict that one read mends.
@@ -43,6 +39,8 @@ pub struct Work {
     pub acts: Vec<Act>,
     /// Why, for the Events.
     pub reason: String,
+    /// What is to be told once the status is recorded.
+    pub notices: Vec<Notice>,
 }
 
 /// One write, with what it needs.
@@ -127,6 +125,31 @@ pub enum Landed {
     Deleted,
 }
 
+impl Outcome {
+    /// What a person has to mend before this can go on; `None` for what passes by itself.
+    pub fn refusal(&self) -> Option<String> {
+        let (verb, error) = self.failure.as_ref()?;
+        let seen = self.reread.first().and_then(|(name, seen)| Some((name, seen.as_ref()?)));
+        match (error, seen) {
+            (Error::Conflict { .. }, Some((name, seen)))
+                if *verb == "create" && seen.owner_uid.as_deref() != Some(self.uid.as_str()) =>
+            {
+                Some(format!(
+                    "a Deployment {name} that is not this pool's is in the way; delete it, or let the pool adopt it"
+                ))
+            }
+            (Error::Conflict { .. }, Some((name, seen)))
+                if *verb == "scale" && Some(Pods(seen.replicas)) == self.tried_from =>
+            {
+                Some(format!(
+                    "the API server refuses to scale Deployment {name} although nobody changed it; an admission policy may"
+                ))
+            }
+            _ => error.refusal(),
+        }
+    }
+}
+
 impl Landed {
     /// The replicas that stand, while the Deployment does.
     pub const fn stands_at(self) -> Option<Pods> {
@@ -150,12 +173,16 @@ pub struct Outcome {
     pub memory: Memory,
     /// Why it was decided.
     pub reason: String,
+    /// What was to be told once the status is recorded.
+    pub notices: Vec<Notice>,
     /// What landed, by Deployment.
     pub landed: Vec<(String, Landed)>,
     /// Acts that were carried out, for Events and counters.
     pub done: Vec<Act>,
     /// Deployments read again after a conflict; `None`: not there.
     pub reread: Vec<(String, Option<DeploymentView>)>,
+    /// What the failed scale expected to find.
+    pub tried_from: Option<Pods>,
     /// The first failure, and at what.
     pub failure: Option<(&'static str, Error)>,
 }
@@ -168,7 +195,8 @@ pub struct Writers {
     clock: Clock,
     wake: Arc<Notify>,
     running: JoinSet<Outcome>,
-    busy: BTreeSet<String>,
+    /// What is being recorded for each pool whose writes are in flight.
+    busy: BTreeMap<String, Memory>,
     retries: BTreeMap<String, Retry>,
 }
 
@@ -181,23 +209,23 @@ struct Retry {
 impl Writers {
     /// No writes in flight.
     pub fn new(writer: Arc<Writer>, reader: Reader, clock: Clock, wake: Arc<Notify>) -> Self {
-        Self { writer, reader, clock, wake, running: JoinSet::new(), busy: BTreeSet::new(), retries: BTreeMap::new() }
+        Self { writer, reader, clock, wake, running: JoinSet::new(), busy: BTreeMap::new(), retries: BTreeMap::new() }
     }
 
     /// Whether a pool's writes may begin: none in flight, and not waiting after a failure.
     pub fn is_free(&self, uid: &str) -> bool {
         let waits = self.retries.get(uid).is_some_and(|retry| self.clock.mono() < retry.at);
-        !self.busy.contains(uid) && !waits
+        !self.busy.contains_key(uid) && !waits
     }
 
-    /// Whether a call of the pool is in flight.
-    pub fn is_busy(&self, uid: &str) -> bool {
-        self.busy.contains(uid)
+    /// The intent that is being recorded and carried out, while a call of the pool is in flight.
+    pub fn in_flight(&self, uid: &str) -> Option<&Memory> {
+        self.busy.get(uid)
     }
 
     /// Begins a pool's writes.
     pub fn begin(&mut self, work: Work) {
-        self.busy.insert(work.uid.clone());
+        self.busy.insert(work.uid.clone(), work.memory.clone());
         let (writer, reader, wake) = (Arc::clone(&self.writer), self.reader.clone(), Arc::clone(&self.wake));
         self.running.spawn(async move {
             let outcome = carry_out(work, &writer, &reader).await;
@@ -253,9 +281,11 @@ async fn carry_out(work: Work, writer: &Writer, reader: &Reader) -> Outcome {
         status: None,
         memory: work.memory,
         reason: work.reason,
+        notices: work.notices,
         landed: Vec::new(),
         done: Vec::new(),
         reread: Vec::new(),
+        tried_from: None,
         failure: None,
     };
     if let Some(status) = work.status {
@@ -279,6 +309,9 @@ async fn carry_out(work: Work, writer: &Writer, reader: &Reader) -> Outcome {
                     if let Ok(seen) = reader.deployment(namespace, &generation).await {
                         outcome.reread.push((generation, seen));
                     }
+                }
+                if let Act::Scale { from, .. } = act {
+                    outcome.tried_from = Some(from);
                 }
                 outcome.failure = Some((act.verb(), error));
                 break;

@@ -62,7 +62,7 @@ pub struct Condition {
 /// The reason of `LoadFresh` before the first poll has ended.
 pub const NOT_READ: &str = "NotRead";
 
-/// The API server refuses a longer message.
+/// Longer than anybody reads; the definition allows eight times as much.
 const MESSAGE_BYTES_MAX: usize = 4096;
 
 impl Condition {

@@ -3,15 +3,25 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use jiff::{SignedDuration, Timestamp};
 use kitepool_api::job_hint::HintedJob;
 use kitepool_policy::{Standing, observation::Hint, standing_of};
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::Instant};
 
 use super::{metrics::Metrics, queues::Queue, readings::QueueKey};
-use crate::cluster::{cell::NamespaceCells, client::chain, error::Error, view::HintView, write::Writer};
+use crate::{
+    clock::Clock,
+    cluster::{
+        cell::{Cell, NamespaceCells},
+        client::chain,
+        error::Error,
+        view::HintView,
+        write::Writer,
+    },
+};
 
 /// Deletions in flight. The write budget bounds the rate; this bounds what is waiting for it.
 const DELETIONS_AT_ONCE: usize = 4;
@@ -20,45 +30,66 @@ const DELETIONS_AT_ONCE: usize = 4;
 /// of `hintTtl`.
 const ORPHAN_TTL: SignedDuration = SignedDuration::from_mins(2);
 
+/// After a failed deletion. What fails is a right that is missing or an API server that is away; neither mends in a tick.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// A hint by namespace, name and uid: its name is made of its jobs, so a job that is told of again has the same one.
+type Key = (String, String, String);
+
 /// Deletes hints of one term.
 #[derive(Debug)]
 pub struct HintSweep {
     writer: Arc<Writer>,
     metrics: Metrics,
-    running: JoinSet<(String, String)>,
-    going: BTreeSet<(String, String)>,
+    clock: Clock,
+    running: JoinSet<(Key, bool)>,
+    going: BTreeSet<Key>,
+    /// Deleted, though the watch may not show it yet.
+    done: BTreeSet<Key>,
+    failed_at: Option<Instant>,
 }
 
 impl HintSweep {
     /// Nothing in flight.
-    pub fn new(writer: Arc<Writer>, metrics: Metrics) -> Self {
-        Self { writer, metrics, running: JoinSet::new(), going: BTreeSet::new() }
+    pub fn new(writer: Arc<Writer>, metrics: Metrics, clock: Clock) -> Self {
+        let (going, done) = (BTreeSet::new(), BTreeSet::new());
+        Self { writer, metrics, clock, running: JoinSet::new(), going, done, failed_at: None }
     }
 
-    /// Begins to delete what is over, as far as there is room.
-    pub fn sweep(&mut self, namespace: &str, over: Vec<String>) {
+    /// Begins to delete what is over in a namespace, as far as there is room.
+    pub fn sweep(&mut self, namespace: &str, over: Vec<(String, String)>, hints: &Cell<HintView>) {
         while let Some(ended) = self.running.try_join_next() {
-            if let Ok(key) = ended {
-                self.going.remove(&key);
+            let Ok((key, is_gone)) = ended else { continue };
+            self.going.remove(&key);
+            if is_gone {
+                self.done.insert(key);
+            } else {
+                self.failed_at = Some(self.clock.mono());
             }
         }
-        for name in over {
-            let key = (namespace.to_owned(), name);
-            if self.going.len() >= DELETIONS_AT_ONCE || self.going.contains(&key) {
-                continue;
+        let is_shown = |(_, name, uid): &Key| hints.get(name).is_some_and(|hint| hint.uid == *uid);
+        self.done.retain(|key| key.0 != namespace || is_shown(key));
+        let now = self.clock.mono();
+        if self.failed_at.is_some_and(|at| now.saturating_duration_since(at) < RETRY) {
+            return;
+        }
+        for (name, uid) in over {
+            let key = (namespace.to_owned(), name, uid);
+            if self.going.len() < DELETIONS_AT_ONCE && !self.done.contains(&key) && self.going.insert(key.clone()) {
+                self.running.spawn(delete(Arc::clone(&self.writer), self.metrics.clone(), key));
             }
-            self.going.insert(key.clone());
-            let (writer, metrics) = (Arc::clone(&self.writer), self.metrics.clone());
-            self.running.spawn(async move {
-                let outcome = writer.delete_hint(&key.0, &key.1).await;
-                metrics.wrote("delete_hint", outcome.as_ref().map_or_else(Error::category, |()| "ok"));
-                if let Err(error) = outcome {
-                    tracing::warn!(hint = key.1, error = chain(&error), "hint not deleted; the next tick tries again");
-                }
-                key
-            });
         }
     }
+}
+
+/// Answers whether the hint is gone.
+async fn delete(writer: Arc<Writer>, metrics: Metrics, key: Key) -> (Key, bool) {
+    let outcome = writer.delete_hint(&key.0, &key.1, &key.2).await;
+    metrics.wrote("delete_hint", outcome.as_ref().map_or_else(Error::category, |()| "ok"));
+    if let Err(error) = &outcome {
+        tracing::warn!(hint = key.1, error = chain(error), "hint not deleted; trying again later");
+    }
+    (key, outcome.is_ok())
 }
 
 /// What the hints of a namespace came to.
@@ -66,8 +97,8 @@ impl HintSweep {
 pub struct HintReview {
     /// Hints that there are.
     pub all: usize,
-    /// Names of hints all of whose jobs are over.
-    pub over: Vec<String>,
+    /// Names and uids of hints all of whose jobs are over.
+    pub over: Vec<(String, String)>,
     /// Jobs whose rules no pool of their queue satisfies.
     pub unmatched_jobs: usize,
 }
@@ -99,7 +130,10 @@ pub fn review(
             };
         }
         if is_over && (!hint.jobs.is_empty() || is_old) {
-            review.over.push(name);
+            if let Some(problem) = hint.problem.as_ref().filter(|_| is_old) {
+                tracing::warn!(hint = name, problem, "a hint could not be read");
+            }
+            review.over.push((name, hint.uid.clone()));
         }
     }
     review

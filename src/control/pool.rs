@@ -39,6 +39,8 @@ pub struct PoolState {
     pub status_written_at: Option<Instant>,
     /// The last change that was logged and not made, so that each is logged once.
     pub logged: Option<(u32, u32)>,
+    /// Whether the last status may have been written without our hearing of it.
+    pub is_status_unsure: bool,
     /// What the API server last refused to take from us, while we still try.
     pub refusal: Option<String>,
     planned: Option<(PlanKey, PlanResult)>,
@@ -76,6 +78,7 @@ impl PoolState {
             status,
             status_written_at: None,
             logged: None,
+            is_status_unsure: false,
             refusal: None,
             planned: None,
         }

@@ -8,7 +8,7 @@ use super::{
     conditions::{self, Condition},
     pool::PoolFacts,
 };
-use crate::buildkite::Identity;
+use crate::{buildkite::Identity, cluster::view::PoolView};
 
 /// The memory in a status. One that cannot be read (made by another version) is no memory, which costs at most a cooldown
 /// and a window.
@@ -35,6 +35,16 @@ pub fn resolved(status: &Value) -> Option<&str> {
     status.get("resolved").and_then(Value::as_str)
 }
 
+/// The annotation by which a person says so, as far as the status has room for it.
+pub fn word(view: &PoolView) -> Option<&str> {
+    let word = view.annotations.get(kitepool_api::RESOLVED_ANNOTATION)?;
+    let end = word.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= WORD_BYTES_MAX).last();
+    word.get(..end.unwrap_or_default())
+}
+
+/// The definition allows no more in `status.resolved`.
+const WORD_BYTES_MAX: usize = 1024;
+
 /// What a new status is made of.
 pub struct NewStatus<'a> {
     /// The pool.
@@ -51,6 +61,8 @@ pub struct NewStatus<'a> {
     pub reading: Option<&'a GoodReading>,
     /// The identity, once seen.
     pub identity: Option<&'a Identity>,
+    /// The person's word that was taken in.
+    pub resolved: Option<&'a str>,
     /// Wall time.
     pub now: Timestamp,
 }
@@ -88,7 +100,7 @@ pub fn build(new: &NewStatus<'_>) -> Value {
             }
         }
     }
-    if let Some(resolved) = view.annotations.get(kitepool_api::RESOLVED_ANNOTATION) {
+    if let Some(resolved) = new.resolved {
         status.insert("resolved".to_owned(), json!(resolved));
     }
     status.insert("memory".to_owned(), serde_json::to_value(new.memory).unwrap_or_default());

@@ -73,13 +73,15 @@ pub(super) fn by_key(
         for cells in namespaces.into_iter().filter_map(|namespace| watch.namespaces.get(namespace)) {
             queue.observation.hints.extend(hints::for_queue(cells, key));
         }
-        let foreign = if queue.counts_others { foreign(&queue.observation) } else { Agents::ZERO };
-        queue.observation.standing = standing(key.queue(), &queue.uids, broken).plus(foreign);
+        let standing = standing(key.queue(), &queue.uids, broken);
+        // Those of broken pools are connected as well.
+        let foreign = if queue.counts_others { foreign(&queue.observation).minus(standing) } else { Agents::ZERO };
+        queue.observation.standing = standing.plus(foreign);
     }
     queues
 }
 
-/// A later good answer is better; with the same, one without trouble.
+/// One without trouble is better; among those, the later one.
 fn better(a: &kitepool_policy::observation::Reading, b: &kitepool_policy::observation::Reading) -> bool {
     let rank = |reading: &kitepool_policy::observation::Reading| {
         (reading.trouble.is_none(), reading.last_good.map(|good| good.at))

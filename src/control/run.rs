@@ -208,7 +208,7 @@ async fn contend(shared: &Shared, stop: &CancellationToken) -> Option<Leadership
             },
         };
         tracing::error!(why, "cannot contend for the lease; trying again");
-        shared.board.set(Phase::Blocked { why: vec![why] });
+        shared.board.set(Phase::NoLease { why });
         tokio::select! {
             biased;
             () = stop.cancelled() => return None,
@@ -273,4 +273,5 @@ async fn lead_a_term(shared: &Shared, lost: &CancellationToken, stop: &Cancellat
     if tokio::time::timeout(STOP_DEADLINE, term.drain()).await.is_err() {
         tracing::warn!("writes in flight did not end in time");
     }
+    term.end();
 }

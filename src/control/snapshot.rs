@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::act::Landed;
 use crate::{
     cluster::{
-        cell::NamespaceCells,
+        cell::{Health, NamespaceCells},
         view::{DeploymentView, PodView, PoolView},
     },
     pods::generation::INPUTS_ANNOTATION,
@@ -24,6 +24,8 @@ pub struct NamespaceSnapshot {
     deployments: BTreeMap<String, Arc<DeploymentView>>,
     counts: BTreeMap<String, PodCounts>,
     strangers: Vec<Arc<PodView>>,
+    /// Whether the watch of Deployments is well.
+    is_followed: bool,
 }
 
 /// A generation with what the shell needs besides the policy.
@@ -39,9 +41,10 @@ pub struct GenerationFacts {
     pub inputs: Option<String>,
 }
 
-/// An entry that the watch has not shown after this long never will: the Deployment changed again, or is gone. What the cell
-/// says is then tried, and a wrong guess is a conflict that reads the Deployment again.
-const OVERLAY_MAX: Duration = Duration::from_secs(30);
+/// An entry that a healthy watch has not shown after this long never will be: the Deployment was gone before it could be. A
+/// watch that died in silence is noticed after 75 s and lists again; until then its old numbers must not stand against
+/// what we know, or our own write would pass for somebody else's.
+const OVERLAY_MAX: Duration = Duration::from_mins(2);
 
 /// What our own writes left, until the cells show it.
 #[derive(Debug, Default)]
@@ -66,8 +69,14 @@ impl Overlay {
     /// Drops the entries of a pool that the cells show by now, and old ones.
     pub fn settle(&mut self, uid: &str, snapshot: &NamespaceSnapshot, now: Instant) {
         self.0.retain(|(owner, deployment), (landed, at)| {
-            owner != uid || !(snapshot.shows(deployment, *landed) || now.saturating_duration_since(*at) > OVERLAY_MAX)
+            let is_old = snapshot.is_followed && now.saturating_duration_since(*at) > OVERLAY_MAX;
+            owner != uid || !(is_old || snapshot.shows(deployment, *landed))
         });
+    }
+
+    /// The API server says that a Deployment is not there.
+    pub fn gone(&mut self, uid: &str, deployment: &str) {
+        self.0.remove(&(uid.to_owned(), deployment.to_owned()));
     }
 
     /// Forgets pools that are gone.
@@ -87,7 +96,8 @@ impl NamespaceSnapshot {
                 None => strangers.push(pod),
             }
         }
-        Self { deployments: cells.deployments.objects(), counts, strangers }
+        let is_followed = cells.deployments.health() == Health::Following;
+        Self { deployments: cells.deployments.objects(), counts, strangers, is_followed }
     }
 
     /// The generations of a pool, oldest first, the adopted one before all.
@@ -163,8 +173,9 @@ impl NamespaceSnapshot {
         self.counts.get(generation).copied().unwrap_or_default()
     }
 
+    /// A Deployment that another pool made and this one adopts has our label on its pods.
     fn count_selected(&self, deployment: &DeploymentView) -> PodCounts {
-        let mut counts = PodCounts::default();
+        let mut counts = self.counts_of(&deployment.name);
         for pod in self.strangers.iter().filter(|pod| deployment.selects(&pod.labels)) {
             count(&mut counts, pod);
         }
@@ -294,6 +305,7 @@ mod tests {
     async fn what_the_watch_never_shows_is_forgotten_in_time() {
         let clock = crate::clock::Clock::fixed(jiff::Timestamp::UNIX_EPOCH);
         let cells = NamespaceCells::default();
+        cells.deployments.complete();
         let mut overlay = Overlay::default();
         overlay.landed(
             UID,

@@ -9,6 +9,11 @@ use tokio::time::Instant;
 pub enum Phase {
     /// Not yet contending for the lease.
     Starting,
+    /// The lease cannot be read or made, so nobody knows who leads.
+    NoLease {
+        /// The sentence.
+        why: String,
+    },
     /// Another replica leads.
     Standby,
     /// Leading, but something that must be mended keeps it from deciding.

@@ -18,7 +18,7 @@ use kitepool_policy::{
     observation::Trouble,
     spec::{Mode, PoolName},
 };
-use tokio::{sync::Notify, task::JoinSet};
+use tokio::{sync::Notify, task::JoinSet, time::Instant};
 
 use super::{
     act::{Act, Work, Writers},
@@ -35,7 +35,14 @@ use super::{
 };
 use crate::{
     buildkite::EndpointError,
-    cluster::{client::chain, events::Announcer, read::Reader, view::PoolView, write::Writer},
+    cluster::{
+        cell::{Health, NamespaceCells},
+        client::chain,
+        events::Announcer,
+        read::Reader,
+        view::PoolView,
+        write::Writer,
+    },
     pods::generation::Planned,
     sense::watch::ClusterWatch,
 };
@@ -44,9 +51,13 @@ use crate::{
 /// second, and nobody reads so fast.
 const STATUS_INTERVAL_MIN: Duration = Duration::from_secs(1);
 
+/// A list that takes longer than this hangs; the other namespaces do not wait for it.
+const BEGINNING_MAX: Duration = Duration::from_secs(15);
+
 /// One term of leadership.
 pub struct Term {
     pub(super) shared: Shared,
+    began: Instant,
     pub(super) watch: ClusterWatch,
     readings: Readings,
     writers: Writers,
@@ -85,9 +96,10 @@ impl Term {
         let watch = ClusterWatch::begin(&shared.clients, &shared.config.namespaces, wake, &shared.clock);
         let readings = Readings::begin(&shared, reader.clone(), wake, background)?;
         let writers = Writers::new(Arc::clone(&writer), reader, shared.clock.clone(), Arc::clone(wake));
-        let sweep = HintSweep::new(writer, shared.metrics.clone());
+        let sweep = HintSweep::new(writer, shared.metrics.clone(), shared.clock.clone());
         let (pools, overlay) = (BTreeMap::new(), Overlay::default());
-        Ok(Self { shared, watch, readings, writers, sweep, announcer, pools, overlay })
+        let began = shared.clock.mono();
+        Ok(Self { shared, began, watch, readings, writers, sweep, announcer, pools, overlay })
     }
 
     /// One pass.
@@ -98,6 +110,10 @@ impl Term {
         }
         let now = self.shared.clock.now();
         self.record();
+        if self.is_beginning() {
+            show::board(self);
+            return;
+        }
         let (candidates, broken) = self.observe();
         let queues = by_key(&candidates, &broken, &self.watch);
         let mut decisions = self.decide(&queues, now);
@@ -109,10 +125,19 @@ impl Term {
         for facts in &broken {
             self.report_broken(facts, now);
         }
-        if !self.shared.config.is_dry_run {
-            self.sweep_hints(&queues, now);
-        }
+        self.sweep_hints(&queues, now);
         show::board(self);
+    }
+
+    /// Whether some namespace is still being listed for the first time. A queue may have pools in several, and what those of
+    /// the others run would pass for work that needs agents here.
+    fn is_beginning(&self) -> bool {
+        let is_starting = |cells: &NamespaceCells| {
+            let mut health = cells.health().into_iter();
+            health.any(|(resource, health)| resource != "jobhints" && health == Health::Starting)
+        };
+        let is_young = self.shared.clock.mono().saturating_duration_since(self.began) < BEGINNING_MAX;
+        is_young && self.watch.namespaces.values().any(is_starting)
     }
 
     /// Waits for the writes in flight.
@@ -120,10 +145,17 @@ impl Term {
         self.writers.drain().await;
     }
 
+    /// Takes its series away: whoever leads next shows the pools.
+    pub(super) fn end(&mut self) {
+        self.forget_all_but(&BTreeSet::new(), &BTreeSet::new());
+        self.shared.metrics.hints(0, 0);
+    }
+
     /// Takes in how the writes of the last ticks ended.
     fn record(&mut self) {
         let at = self.shared.clock.mono();
         for outcome in self.writers.ended() {
+            let refusal = outcome.refusal();
             let Some(state) = self.pools.get_mut(&outcome.uid) else { continue };
             if let Some(status) = outcome.status {
                 self.shared.metrics.wrote("status", "ok");
@@ -131,6 +163,8 @@ impl Term {
                 state.status_written_at = Some(at);
                 // What was recorded is what counts from now on, whether or not the acts after it landed.
                 state.memory = outcome.memory;
+                state.is_status_unsure = false;
+                outcome.notices.into_iter().for_each(|notice| self.announcer.announce(notice));
             }
             for (deployment, landed) in outcome.landed {
                 // The answer is better knowledge than the watch: who puts the old number back from here on is somebody else.
@@ -148,12 +182,17 @@ impl Term {
             }
             if let Some(cells) = self.watch.namespaces.get(&outcome.pool.namespace) {
                 for (name, seen) in outcome.reread {
+                    if seen.is_none() {
+                        self.overlay.gone(&outcome.uid, &name);
+                    }
                     cells.take_in_deployment(&name, seen);
                 }
             }
-            state.refusal = outcome.failure.as_ref().and_then(|(_, error)| error.refusal());
+            state.refusal = refusal;
             if let Some((verb, error)) = outcome.failure {
                 self.shared.metrics.wrote(verb, error.category());
+                // It may have landed all the same; the next write says for sure.
+                state.is_status_unsure |= verb == "status";
                 tracing::warn!(pool = %outcome.pool, verb, error = chain(&error), "write failed; deciding again");
             }
         }
@@ -164,11 +203,11 @@ impl Term {
         let mut seen_pools = Vec::new();
         let mut broken = Vec::new();
         let mut present = BTreeSet::new();
-        let mut is_complete = true;
+        let mut unseen = BTreeSet::new();
         let at = self.shared.clock.mono();
-        for cells in self.watch.namespaces.values() {
+        for (namespace, cells) in &self.watch.namespaces {
             if !cells.is_synced() {
-                is_complete = false;
+                unseen.insert(namespace.clone());
                 continue;
             }
             let snapshot = NamespaceSnapshot::take(cells);
@@ -183,20 +222,23 @@ impl Term {
                 };
                 let endpoint = self.shared.config.endpoint.as_deref();
                 let plan = state.plan(&view, valid, &PlanInputs { cells, generations: &facts.generations, endpoint });
-                seen_pools.push((facts, (**valid).clone(), plan));
+                let mut valid = (**valid).clone();
+                if self.shared.config.is_dry_run {
+                    // Where nothing is written every change is somebody else's, and no news.
+                    valid.spec.mode = Mode::Observe;
+                }
+                seen_pools.push((facts, valid, plan));
             }
         }
         self.readings.want(seen_pools.iter().map(|(facts, valid, _)| (&*facts.view, valid)));
-        if is_complete {
-            self.forget_all_but(&present);
-        }
+        self.forget_all_but(&present, &unseen);
         let pools = &self.pools;
-        let readings = &self.readings;
+        let (readings, writers) = (&self.readings, &self.writers);
         let candidates = seen_pools.into_iter().filter_map(|(facts, valid, plan)| {
             let state = pools.get(&facts.view.uid)?;
-            let mut memory = state.memory.clone();
+            let mut memory = writers.in_flight(&facts.view.uid).unwrap_or(&state.memory).clone();
             // A person's word ends a contest and accepts a new identity.
-            let word = facts.view.annotations.get(kitepool_api::RESOLVED_ANNOTATION).map(String::as_str);
+            let word = pool_status::word(&facts.view);
             let is_new_word = word.is_some() && word != pool_status::resolved(&state.status);
             if is_new_word {
                 memory.settle_contest();
@@ -208,17 +250,19 @@ impl Term {
         (candidates.collect(), broken)
     }
 
-    fn forget_all_but(&mut self, present: &BTreeSet<String>) {
+    /// Pools of namespaces that cannot be seen are not gone.
+    fn forget_all_but(&mut self, present: &BTreeSet<String>, unseen: &BTreeSet<String>) {
         let metrics = &self.shared.metrics;
         self.pools.retain(|uid, state| {
-            let is_there = present.contains(uid);
+            let is_there = present.contains(uid) || unseen.contains(&state.name.namespace);
             if !is_there {
                 metrics.forget(&show::labels(&state.name));
             }
             is_there
         });
-        self.writers.retain(|uid| present.contains(uid));
-        self.overlay.retain(|uid| present.contains(uid));
+        let pools = &self.pools;
+        self.writers.retain(|uid| pools.contains_key(uid));
+        self.overlay.retain(|uid| pools.contains_key(uid));
     }
 
     /// The policy's decisions by pool uid; those of a queue that would break an invariant are refused together.
@@ -260,6 +304,7 @@ impl Term {
             decision,
             reading: candidate.seen.reading.last_good.as_ref(),
             identity: candidate.seen.identity.as_ref(),
+            resolved: pool_status::word(view),
             now,
         });
         if is_passive {
@@ -270,7 +315,7 @@ impl Term {
             return;
         }
         let acts = decision.filter(|_| !is_passive).map(|decision| acts(decision, candidate)).unwrap_or_default();
-        let has_changed = status != state.status;
+        let has_changed = state.is_status_unsure || status != state.status;
         let since_written = state.status_written_at.map(|at| self.shared.clock.mono().saturating_duration_since(at));
         let is_too_soon = since_written.is_some_and(|since| since < STATUS_INTERVAL_MIN);
         // Before the first poll has ended there is nothing to report that the last leader did not know better.
@@ -280,15 +325,11 @@ impl Term {
             return;
         }
         let about = reference(&view.name, &view.uid);
-        for condition in conditions::news(state.status.get("conditions"), &verdict.conditions) {
-            self.announcer.announce(announce::condition(&about, condition));
-        }
+        let news = conditions::news(state.status.get("conditions"), &verdict.conditions);
+        let mut notices: Vec<_> = news.into_iter().map(|condition| announce::condition(&about, condition)).collect();
         for change in decision.iter().flat_map(|decision| &decision.foreign) {
-            self.announcer.announce(announce::foreign(
-                &about,
-                change,
-                candidate.facts.foreign_scaler_of(&change.generation),
-            ));
+            let who = candidate.facts.foreign_scaler_of(&change.generation);
+            notices.push(announce::foreign(&about, change, who));
         }
         self.writers.begin(Work {
             pool: view.name.clone(),
@@ -297,6 +338,7 @@ impl Term {
             memory: memory.clone(),
             acts,
             reason: verdict.decided,
+            notices,
         });
     }
 
@@ -314,14 +356,16 @@ impl Term {
             decision: None,
             reading: None,
             identity: pool_status::identity(&state.status).as_ref(),
+            // A word that comes while the pool is broken is heard when it is whole again.
+            resolved: pool_status::resolved(&state.status),
             now,
         });
         if status == state.status || self.shared.config.is_dry_run || !self.writers.is_free(&view.uid) {
             return;
         }
-        for condition in conditions::news(state.status.get("conditions"), &conditions) {
-            self.announcer.announce(announce::condition(&reference(&view.name, &view.uid), condition));
-        }
+        let about = reference(&view.name, &view.uid);
+        let news = conditions::news(state.status.get("conditions"), &conditions);
+        let notices = news.into_iter().map(|condition| announce::condition(&about, condition)).collect();
         self.writers.begin(Work {
             pool: view.name.clone(),
             uid: view.uid.clone(),
@@ -329,6 +373,7 @@ impl Term {
             memory: state.memory.clone(),
             acts: Vec::new(),
             reason: String::new(),
+            notices,
         });
     }
 
@@ -338,7 +383,9 @@ impl Term {
             let review = hints::review(namespace, cells, queues, now);
             all += review.all;
             unmatched += review.unmatched_jobs;
-            self.sweep.sweep(namespace, review.over);
+            if !self.shared.config.is_dry_run {
+                self.sweep.sweep(namespace, review.over, &cells.hints);
+            }
         }
         self.shared.metrics.hints(all, unmatched);
     }

@@ -87,7 +87,7 @@ fn load_fresh(seen: &Seen, decision: Option<&Decision>) -> Condition {
                 format!("{why}. Nothing shrinks until a good reading comes; events still grow the pool"),
             )
         }
-        None => Condition::new(ConditionType::LoadFresh, false, "NotRead", "nothing was decided yet"),
+        None => Condition::new(ConditionType::LoadFresh, false, "Refused", "the decision was refused, see Ready"),
     }
 }
 

@@ -27,6 +27,7 @@ pub(super) async fn healthz(State(shown): State<Shown>) -> (StatusCode, String) 
 pub(super) async fn readyz(State(shown): State<Shown>) -> (StatusCode, String) {
     match shown.board.phase() {
         Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting: the lease was not seen yet\n".to_owned()),
+        Phase::NoLease { why } => (StatusCode::SERVICE_UNAVAILABLE, format!("not leading: {why}\n")),
         Phase::Standby => (StatusCode::OK, "standby: another replica leads\n".to_owned()),
         Phase::Leading { troubles } if troubles.is_empty() => (StatusCode::OK, "leading\n".to_owned()),
         Phase::Leading { troubles } => (StatusCode::OK, format!("leading, but:\n  {}\n", troubles.join("\n  "))),

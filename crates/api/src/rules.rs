@@ -1,6 +1,6 @@
 //! What the schema language is too weak for: each rule once, as CEL for the API server and as a sentence for everybody.
 //!
-//! [`crate::validate`] checks every one of them again and says the same sentence.
+//! [`crate::validate()`] checks every one of them again and says the same sentence.
 
 use std::time::Duration;
 
