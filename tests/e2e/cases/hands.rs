@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use hyper::Method;
 use kube::{
     ResourceExt as _,
     runtime::{
@@ -12,7 +13,13 @@ use kube::{
 };
 
 use super::{SHRINKS, SOON};
-use crate::harness::{Case, case, deployments::replicas, eventually, pools::pool};
+use crate::harness::{
+    Case, case,
+    deployments::replicas,
+    disturbance::{Record, Treatment},
+    eventually,
+    pools::pool,
+};
 
 const DEADLINE: Duration = Duration::from_mins(5);
 
@@ -93,6 +100,35 @@ async fn the_third_change_by_others_makes_a_pool_contested_until_a_person_resolv
         case.annotate_pool("linux", "kitepool.dev/resolved", Some("2026-01-01 somebody")).await;
         case.condition("linux", "Contested", "False", SOON).await;
         case.reaches("linux", 0, SHRINKS).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the control plane: tests/e2e/run"]
+async fn a_scale_that_somebody_else_overtakes_is_decided_anew() {
+    case("overtaken", DEADLINE, async |case| {
+        let replica = case.controller().await;
+        case.create_pool(pool("linux")).await;
+        case.buildkite.jobs("linux", 2);
+        case.reaches("linux", 2, SOON).await;
+        case.history.bound("linux", 2..=10);
+        let generation = generation(case).await;
+
+        // Ours is on its way from 2 to 6 when a person asks for 8.
+        let is_scale = |_: &Method, path: &str| path.contains("/scale");
+        replica.proxy.treat_next(1, is_scale, Treatment::Delay(Duration::from_secs(3)));
+        case.buildkite.jobs("linux", 6);
+        eventually("our scale is on its way", SOON, async || {
+            replica.proxy.latest(Record::is_scale).map(drop).ok_or_else(|| "not yet".to_owned())
+        })
+        .await;
+        case.scale_by_hand(&generation, 8, "a-colleague").await;
+        told_of(case, "a-colleague", 1).await;
+        case.reaches("linux", 6, SHRINKS).await;
+        let statuses: Vec<_> =
+            replica.proxy.records().iter().filter(|record| record.is_scale()).map(|record| record.status).collect();
+        assert_eq!(statuses, [Some(422), Some(200)], "refused by what it had tested, then decided anew");
     })
     .await;
 }

@@ -175,7 +175,15 @@ impl Case {
             },
         });
         let object: DynamicObject = serde_json::from_value(hint).expect("an object");
-        self.hints().create(&PostParams::default(), &object).await.map(drop)
+        loop {
+            match self.hints().create(&PostParams::default(), &object).await {
+                // Two creations at once, and one of them could not be counted: it was not stored, unlike one that exists.
+                Err(kube::Error::Api(status)) if status.code == 409 && status.reason == "Conflict" => {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                answer => return answer.map(drop),
+            }
+        }
     }
 
     /// The quota controller looks for new kinds of objects every half minute. Until it has seen ours, hints are refused.
