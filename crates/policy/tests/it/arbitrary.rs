@@ -253,12 +253,24 @@ fn reading() -> impl Strategy<Value = Reading> {
 
 /// A queue at about `at(0)`.
 pub(crate) fn queue() -> impl Strategy<Value = QueueObservation> {
-    let pools = collection::vec(pool().boxed(), 0..4).prop_map(|mut pools| {
+    queue_of(collection::vec(pool().boxed(), 0..4).prop_map(|mut pools| {
         for (number, pool) in pools.iter_mut().enumerate() {
             pool.spec.name = name(&format!("pool-{number}"));
         }
         pools
-    });
+    }))
+}
+
+/// What a queue with one pool of one generation looks like.
+pub(crate) fn queue_of_one() -> impl Strategy<Value = QueueObservation> {
+    queue_of((pool().boxed(), generation("a")).prop_map(|(mut pool, generation)| {
+        pool.generations = vec![generation];
+        pool.wanted_generation = Some("a".to_owned());
+        vec![pool]
+    }))
+}
+
+fn queue_of(pools: impl Strategy<Value = Vec<PoolObservation>>) -> impl Strategy<Value = QueueObservation> {
     let standing = prop_oneof![3 => Just(0), 1 => count()];
     (reading().boxed(), collection::vec(hint().boxed(), 0..8), standing, pools).prop_map(
         |(reading, hints, standing, pools)| QueueObservation {
@@ -269,14 +281,4 @@ pub(crate) fn queue() -> impl Strategy<Value = QueueObservation> {
             pools,
         },
     )
-}
-
-/// What a queue with one pool of one generation looks like.
-pub(crate) fn queue_of_one() -> impl Strategy<Value = QueueObservation> {
-    (queue().boxed(), pool().boxed(), generation("a")).prop_map(|(mut queue, mut pool, generation)| {
-        pool.generations = vec![generation];
-        pool.wanted_generation = Some("a".to_owned());
-        queue.pools = vec![pool];
-        queue
-    })
 }
