@@ -66,6 +66,12 @@ impl Budget {
         }
     }
 
+    /// Takes a turn if there is one at once and nobody stands in line; for what can as well be done later.
+    pub fn turn_if_free(&self) -> Result<(), Spent> {
+        let _first_in_line = self.line.try_lock().map_err(|_| Spent)?;
+        self.limiter.check().map_err(|_| Spent)
+    }
+
     fn now(&self) -> Instant {
         self.limiter.clock().now().0
     }
@@ -142,6 +148,18 @@ mod tests {
                 times.iter().map(|end| times.iter().filter(|at| **at <= *end && *end - **at < period).count()).max();
             assert!(most <= Some(usize::try_from(calls).unwrap()), "{calls}: {most:?}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_can_wait_never_stands_before_what_cannot() {
+        let clock = Clock::fixed(Timestamp::UNIX_EPOCH);
+        let four = NonZeroU32::new(4).unwrap();
+        let budget = Budget::new(four, Duration::from_secs(1), Duration::from_mins(1), clock.clone());
+        assert_eq!(budget.turn_if_free(), Ok(()));
+        assert_eq!(budget.turn_if_free(), Err(Spent), "the burst is one");
+        let start = clock.mono();
+        budget.turn().await.unwrap();
+        assert!(clock.mono() - start <= Duration::from_millis(340), "the next turn is for who waits");
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,6 +4,7 @@ use std::{future::Future, num::NonZeroU32, time::Duration};
 
 use k8s_openapi::api::apps::v1::Deployment;
 use kitepool_api::{AgentPool, JobHint};
+use kitepool_policy::spec::PoolName;
 use kube::{
     Api, Client,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
@@ -16,6 +17,15 @@ use crate::{budget::Budget, clock::Clock};
 
 /// Under this name our writes stand in `managedFields`; every other name is somebody else.
 pub const FIELD_MANAGER: &str = "kitepool";
+
+/// Whether a write may wait for a quieter moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Urgency {
+    /// Agents wait for it, or the next write does.
+    Act,
+    /// It tells or tidies up.
+    Report,
+}
 
 /// Makes writes. Clones of the client share its connections.
 pub struct Writer {
@@ -40,9 +50,15 @@ impl Writer {
         self.client.clone()
     }
 
-    async fn in_time<T>(&self, call: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
+    /// What raises or lowers a pool stands in line for its turn; what only reports or tidies up takes one that is free, or
+    /// is told to come again, so that it never delays the other.
+    async fn in_time<T>(&self, urgency: Urgency, call: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
         let deadline = || Error::Deadline { seconds: WRITE_DEADLINE.as_secs() };
-        self.budget.turn().await.map_err(|_spent| Error::BudgetSpent)?;
+        let turn = match urgency {
+            Urgency::Act => self.budget.turn().await,
+            Urgency::Report => self.budget.turn_if_free(),
+        };
+        turn.map_err(|_spent| Error::BudgetSpent)?;
         match tokio::time::timeout(WRITE_DEADLINE, call).await {
             Ok(answer) => answer.map_err(Error::from),
             Err(_elapsed) => Err(deadline()),
@@ -57,7 +73,7 @@ impl Writer {
         let api: Api<Deployment> = Api::namespaced(self.client(), namespace);
         let patch: Patch<()> = json_patch(&scale_operations(from, to))?;
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        match self.in_time(api.patch_scale(name, &params, &patch)).await {
+        match self.in_time(Urgency::Act, api.patch_scale(name, &params, &patch)).await {
             Ok(scale) => Ok(resource_version(&scale.metadata)),
             // The failed `test` (measured: 422, with nothing in the message that tells it from other refusals).
             Err(Error::Invalid { .. }) => Err(Error::Conflict { status: 422 }),
@@ -72,7 +88,7 @@ impl Writer {
         let object: DynamicObject =
             serde_json::from_value(manifest.clone()).map_err(|error| Error::Invalid { message: error.to_string() })?;
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        let created = self.in_time(api.create(&params, &object)).await?;
+        let created = self.in_time(Urgency::Act, api.create(&params, &object)).await?;
         Ok(resource_version(&created.metadata))
     }
 
@@ -80,11 +96,18 @@ impl Writer {
     pub async fn delete_deployment(&self, namespace: &str, name: &str, uid: &str) -> Result<(), Error> {
         let api: Api<Deployment> = Api::namespaced(self.client(), namespace);
         let same = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
-        self.in_time(api.delete(name, &DeleteParams::background().preconditions(same))).await.map(|_| ())
+        self.in_time(Urgency::Act, api.delete(name, &DeleteParams::background().preconditions(same))).await.map(|_| ())
     }
 
     /// Replaces a pool's status, if it still is the pool that we looked at.
-    pub async fn put_pool_status(&self, namespace: &str, name: &str, uid: &str, status: &Value) -> Result<(), Error> {
+    pub async fn put_pool_status(
+        &self,
+        pool: &PoolName,
+        uid: &str,
+        status: &Value,
+        urgency: Urgency,
+    ) -> Result<(), Error> {
+        let PoolName { namespace, name } = pool;
         let api: Api<DynamicObject> =
             Api::namespaced_with(self.client(), namespace, &ApiResource::erase::<AgentPool>(&()));
         let patch: Patch<()> = json_patch(&json!([
@@ -92,7 +115,7 @@ impl Writer {
             { "op": "add", "path": "/status", "value": status },
         ]))?;
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        self.in_time(api.patch_status(name, &params, &patch)).await.map(|_| ())
+        self.in_time(urgency, api.patch_status(name, &params, &patch)).await.map(|_| ())
     }
 
     /// Deletes a hint; one that is gone already, or made anew since, is fine.
@@ -100,7 +123,7 @@ impl Writer {
         let api: Api<DynamicObject> =
             Api::namespaced_with(self.client(), namespace, &ApiResource::erase::<JobHint>(&()));
         let same = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
-        match self.in_time(api.delete(name, &DeleteParams::default().preconditions(same))).await {
+        match self.in_time(Urgency::Report, api.delete(name, &DeleteParams::default().preconditions(same))).await {
             Ok(_) | Err(Error::NotFound | Error::Conflict { .. }) => Ok(()),
             Err(error) => Err(error),
         }

@@ -13,7 +13,13 @@ use tokio::{sync::Notify, task::JoinSet, time::Instant};
 
 use crate::{
     clock::Clock,
-    cluster::{error::Error, events::Notice, read::Reader, view::DeploymentView, write::Writer},
+    cluster::{
+        error::Error,
+        events::Notice,
+        read::Reader,
+        view::DeploymentView,
+        write::{Urgency, Writer},
+    },
 };
 
 /// After the first failure of a pool's writes; doubled up to the last. Most failures are a conflict that one read mends.
@@ -247,7 +253,9 @@ impl Writers {
         outcomes.sort_by(|a, b| a.pool.cmp(&b.pool));
         for outcome in &outcomes {
             self.busy.remove(&outcome.uid);
-            self.note(&outcome.uid, outcome.failure.is_some());
+            // A report that gave way is no failure; an act must not wait for it.
+            let gave_way = matches!(outcome.failure, Some((_, Error::BudgetSpent)));
+            self.note(&outcome.uid, outcome.failure.is_some() && !gave_way);
         }
         outcomes
     }
@@ -274,7 +282,7 @@ impl Writers {
 }
 
 async fn carry_out(work: Work, writer: &Writer, reader: &Reader) -> Outcome {
-    let PoolName { namespace, name } = &work.pool;
+    let urgency = if work.acts.is_empty() { Urgency::Report } else { Urgency::Act };
     let mut outcome = Outcome {
         pool: work.pool.clone(),
         uid: work.uid.clone(),
@@ -289,7 +297,7 @@ async fn carry_out(work: Work, writer: &Writer, reader: &Reader) -> Outcome {
         failure: None,
     };
     if let Some(status) = work.status {
-        match writer.put_pool_status(namespace, name, &work.uid, &status).await {
+        match writer.put_pool_status(&work.pool, &work.uid, &status, urgency).await {
             Ok(()) => outcome.status = Some(status),
             Err(error) => {
                 outcome.failure = Some(("status", error));
@@ -298,7 +306,7 @@ async fn carry_out(work: Work, writer: &Writer, reader: &Reader) -> Outcome {
         }
     }
     for act in work.acts.into_iter().take(INTENTS_MAX) {
-        match carry_out_one(&act, namespace, writer).await {
+        match carry_out_one(&act, &work.pool.namespace, writer).await {
             Ok((generation, landed)) => {
                 outcome.landed.push((generation, landed));
                 outcome.done.push(act);
@@ -306,7 +314,7 @@ async fn carry_out(work: Work, writer: &Writer, reader: &Reader) -> Outcome {
             Err(error) => {
                 if matches!(error, Error::Conflict { .. } | Error::NotFound) {
                     let generation = act.generation().to_owned();
-                    if let Ok(seen) = reader.deployment(namespace, &generation).await {
+                    if let Ok(seen) = reader.deployment(&work.pool.namespace, &generation).await {
                         outcome.reread.push((generation, seen));
                     }
                 }

@@ -42,7 +42,7 @@ pub struct HintSweep {
     writer: Arc<Writer>,
     metrics: Metrics,
     clock: Clock,
-    running: JoinSet<(Key, bool)>,
+    running: JoinSet<(Key, Ended)>,
     going: BTreeSet<Key>,
     /// Deleted, though the watch may not show it yet.
     done: BTreeSet<Key>,
@@ -59,12 +59,12 @@ impl HintSweep {
     /// Begins to delete what is over in a namespace, as far as there is room.
     pub fn sweep(&mut self, namespace: &str, over: Vec<(String, String)>, hints: &Cell<HintView>) {
         while let Some(ended) = self.running.try_join_next() {
-            let Ok((key, is_gone)) = ended else { continue };
+            let Ok((key, ended)) = ended else { continue };
             self.going.remove(&key);
-            if is_gone {
-                self.done.insert(key);
-            } else {
-                self.failed_at = Some(self.clock.mono());
+            match ended {
+                Ended::Gone => drop(self.done.insert(key)),
+                Ended::Failed => self.failed_at = Some(self.clock.mono()),
+                Ended::Postponed => {}
             }
         }
         let is_shown = |(_, name, uid): &Key| hints.get(name).is_some_and(|hint| hint.uid == *uid);
@@ -82,14 +82,25 @@ impl HintSweep {
     }
 }
 
-/// Answers whether the hint is gone.
-async fn delete(writer: Arc<Writer>, metrics: Metrics, key: Key) -> (Key, bool) {
+/// How a deletion ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    Gone,
+    Postponed,
+    Failed,
+}
+
+async fn delete(writer: Arc<Writer>, metrics: Metrics, key: Key) -> (Key, Ended) {
     let outcome = writer.delete_hint(&key.0, &key.1, &key.2).await;
     metrics.wrote("delete_hint", outcome.as_ref().map_or_else(Error::category, |()| "ok"));
+    if matches!(outcome, Err(Error::BudgetSpent)) {
+        // There is more urgent work; a later tick asks again.
+        return (key, Ended::Postponed);
+    }
     if let Err(error) = &outcome {
         tracing::warn!(hint = key.1, error = chain(error), "hint not deleted; trying again later");
     }
-    (key, outcome.is_ok())
+    (key, if outcome.is_ok() { Ended::Gone } else { Ended::Failed })
 }
 
 /// What the hints of a namespace came to.

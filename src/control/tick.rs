@@ -38,6 +38,7 @@ use crate::{
     cluster::{
         cell::{Health, NamespaceCells},
         client::chain,
+        error::Error,
         events::Announcer,
         read::Reader,
         view::PoolView,
@@ -191,6 +192,18 @@ impl Term {
             state.refusal = refusal;
             if let Some((verb, error)) = outcome.failure {
                 self.shared.metrics.wrote(verb, error.category());
+                if matches!(error, Error::BudgetSpent) && verb == "status" {
+                    // A report gives way to what is urgent; a later tick makes a newer one.
+                    state.status_written_at = Some(at);
+                    continue;
+                }
+                if let ("scale", Error::Conflict { .. }, Some(from)) = (verb, &error, outcome.tried_from) {
+                    // Ours did not land: whatever stands there now is somebody else's, also between our two numbers.
+                    for asked in state.memory.asked.values_mut().filter(|asked| asked.from == from && asked.to != from)
+                    {
+                        asked.to = from;
+                    }
+                }
                 // It may have landed all the same; the next write says for sure.
                 state.is_status_unsure |= verb == "status";
                 tracing::warn!(pool = %outcome.pool, verb, error = chain(&error), "write failed; deciding again");
