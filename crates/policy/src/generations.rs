@@ -159,7 +159,8 @@ impl<'a> Planner<'a> {
         shrink::take(slack, generation, wish, &self.pool.spec, self.memory, self.now)
     }
 
-    /// Growth first, then what goes, then what is empty.
+    /// What goes first, so that the sum is at no moment above `max`; then growth, then what is empty. A crash in between is
+    /// mended by the next tick, as ordinary growth.
     fn write(&self, wanted: &str, new: Option<&Generation>, old: &[&Generation], moves: &Moves<'_>) -> Vec<Intent> {
         let growth = (!moves.grown.is_zero()).then(|| match new {
             None => Intent::Create { generation: wanted.to_owned(), replicas: moves.grown },
@@ -172,7 +173,7 @@ impl<'a> Planner<'a> {
             .iter()
             .filter(|generation| may_delete && generation.is_empty() && !generation.adopted)
             .map(|generation| Intent::Delete { generation: generation.name.clone() });
-        growth.into_iter().chain(shrinking).chain(empty).collect()
+        shrinking.chain(growth).chain(empty).collect()
     }
 }
 
