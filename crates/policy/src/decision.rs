@@ -124,7 +124,7 @@ impl StepName {
 pub struct Entry {
     /// Which step.
     pub step: StepName,
-    /// The number that came in: agents up to `Spare`, pods from `Schedule` on.
+    /// The number that came in: jobs of the reading in `Trust`, agents up to `Spare`, pods from `Schedule` on.
     pub input: u32,
     /// The number that went out.
     pub output: u32,

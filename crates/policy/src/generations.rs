@@ -159,8 +159,8 @@ impl<'a> Planner<'a> {
         shrink::take(slack, generation, wish, &self.pool.spec, self.memory, self.now)
     }
 
-    /// Growth first, so that capacity never dips; where there is no room on top for both, what goes first, which is idle.
-    /// What is empty last.
+    /// What goes first, so that the sum is at no moment above `max`; then growth, then what is empty. A crash in between is
+    /// mended by the next tick, as ordinary growth.
     fn write(&self, wanted: &str, new: Option<&Generation>, old: &[&Generation], moves: &Moves<'_>) -> Vec<Intent> {
         let growth = (!moves.grown.is_zero()).then(|| match new {
             None => Intent::Create { generation: wanted.to_owned(), replicas: moves.grown },
@@ -173,13 +173,7 @@ impl<'a> Planner<'a> {
             .iter()
             .filter(|generation| may_delete && generation.is_empty() && !generation.adopted)
             .map(|generation| Intent::Delete { generation: generation.name.clone() });
-        let room = self.aim.max.min(self.aim.want.plus(surge(self.aim.want)));
-        let growth_fits = self.pool.replicas().plus(moves.grown) <= room;
-        let mut resizing: Vec<Intent> = growth.into_iter().chain(shrinking).collect();
-        if !growth_fits && !moves.grown.is_zero() {
-            resizing.rotate_left(1);
-        }
-        resizing.into_iter().chain(empty).collect()
+        shrinking.chain(growth).chain(empty).collect()
     }
 }
 

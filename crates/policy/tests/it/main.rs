@@ -1,6 +1,6 @@
 //! The policy through its public face: examples, properties, and a small world around it.
 //!
-//! A failing property prints the smallest input it found and writes its seed to `proptest-regressions/`, from where it is
+//! A failing property prints the smallest input it found and writes its seed to `tests/proptest-regressions/`, from where it is
 //! run first ever after; commit that file. `PROPTEST_CASES` raises the number of cases.
 
 #[cfg(test)]

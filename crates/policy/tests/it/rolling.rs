@@ -63,9 +63,9 @@ fn a_roll_goes_by_a_surge_of_a_quarter_and_ends_with_the_new_generation_alone() 
         rolled(&mut queue, 0),
         [
             vec![create("b", 2)],
-            vec![scale("b", 2, 4), scale("a", 8, 6)],
-            vec![scale("b", 4, 6), scale("a", 6, 4)],
-            vec![scale("b", 6, 8), scale("a", 4, 2)],
+            vec![scale("a", 8, 6), scale("b", 2, 4)],
+            vec![scale("a", 6, 4), scale("b", 4, 6)],
+            vec![scale("a", 4, 2), scale("b", 6, 8)],
             vec![scale("a", 2, 0)],
             vec![delete("a")],
         ]
@@ -76,7 +76,7 @@ fn a_roll_goes_by_a_surge_of_a_quarter_and_ends_with_the_new_generation_alone() 
 fn where_no_surge_fits_idle_old_pods_make_room_in_the_same_tick() {
     let mut queue = redefined(8, 8);
     let story = rolled(&mut queue, 0);
-    assert_eq!(story[0], [create("b", 2), scale("a", 8, 6)]);
+    assert_eq!(story[0], [scale("a", 8, 6), create("b", 2)]);
     assert_eq!(story.last().unwrap(), &[delete("a")]);
     assert_eq!(queue.pools[0].generations, [generation("b", 8)]);
 }
@@ -86,7 +86,7 @@ fn a_pool_of_one_rolls_with_and_without_room() {
     let mut queue = redefined(1, 2);
     assert_eq!(rolled(&mut queue, 0), [vec![create("b", 1)], vec![scale("a", 1, 0)], vec![delete("a")]]);
     let mut queue = redefined(1, 1);
-    assert_eq!(rolled(&mut queue, 0), [vec![create("b", 1), scale("a", 1, 0)], vec![delete("a")]]);
+    assert_eq!(rolled(&mut queue, 0), [vec![scale("a", 1, 0), create("b", 1)], vec![delete("a")]]);
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn old_pods_that_are_not_ready_make_room_even_when_nothing_is_idle() {
     let mut queue = redefined(8, 8);
     queue.pools[0].generations[0].pods = PodCounts { unready: Pods(8), ..PodCounts::default() };
     read_again(&mut queue, load(5, 0, 0), at(20));
-    assert_eq!(decide_one(&queue, at(20)).intents, [create("b", 2), scale("a", 8, 6)]);
+    assert_eq!(decide_one(&queue, at(20)).intents, [scale("a", 8, 6), create("b", 2)]);
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn of_several_old_generations_the_oldest_goes_first() {
         let replicas = queue.pools[0].generation(name).unwrap().replicas;
         queue.pools[0].memory.asked.insert(name.to_owned(), Asked::found(replicas));
     }
-    assert_eq!(decide_one(&queue, at(20)).intents, [scale("b", 1, 2), scale("z", 2, 1)]);
+    assert_eq!(decide_one(&queue, at(20)).intents, [scale("z", 2, 1), scale("b", 1, 2)]);
 }
 
 #[test]
