@@ -71,11 +71,11 @@ async fn a_hint_is_answered_by_a_scale_within_a_second() {
 async fn rounds(case: &Case, replica: &Replica, queue: &str, number: u32) -> Vec<f64> {
     let mut times = Vec::new();
     for round in 0..ROUNDS {
-        // Not all queues at once, and at any moment between two polls.
-        let offset = Duration::from_millis(u64::from(number * 7919 + round * 104_729) % 3_000);
-        tokio::time::sleep(PAUSE + offset).await;
+        tokio::time::sleep(PAUSE).await;
         // Overshoot of the round before would hide the answer to this hint.
         stands_at(replica, queue, round + 1).await;
+        // All pools shrink after the same reading: not all queues at once, and at any moment between two polls.
+        tokio::time::sleep(Duration::from_millis(u64::from(number * 7919 + round * 104_729) % 10_000)).await;
         let jobs = round + 2;
         case.buildkite.jobs(queue, jobs);
         let stored = Timestamp::now();
