@@ -90,8 +90,8 @@ fn last_scale(replica: &Replica, queue: &str) -> (u64, Option<Timestamp>) {
     let path = format!("/deployments/{queue}-");
     let is_meant = |record: &Record| record.is_scale() && record.status == Some(200) && record.path.contains(&path);
     replica.proxy.latest(is_meant).map_or((1, None), |record| {
-        let patch: Value = serde_json::from_str(&record.body).expect("a JSON patch");
-        (patch[1]["value"].as_u64().expect("replicas"), record.answered)
+        let operations: Value = serde_json::from_str(&record.body).expect("a JSON patch");
+        (operations[1]["value"].as_u64().expect("replicas"), record.answered)
     })
 }
 

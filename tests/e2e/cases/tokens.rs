@@ -56,7 +56,7 @@ async fn a_token_that_hangs_does_not_delay_the_decisions_of_nine_others() {
             at(&beside, 90),
         );
         // A hanging call takes ten seconds; whoever waited for it would show that, whatever else the machine does.
-        assert!(at(&beside, 90) < 2_000.0, "{beside:?}");
+        assert!(at(&beside, 90) < 8_000.0, "{beside:?}");
         assert_eq!(beside.len(), alone.len());
     })
     .await;

@@ -44,7 +44,7 @@ impl Controller {
             .arg("controller")
             .args(["--lease-namespace", &launch.namespace, "--lease-name", super::chart::RELEASE])
             .args(["--identity", &launch.identity, "--listen", &listen.to_string()])
-            .args(["--log-format", "json", "--log", "info,kitepool=debug"]);
+            .args(["--log-format", "json", "--log", "info,kitepool=debug,kube_client=off,kube_runtime=off"]);
         if !launch.bare {
             command.args(["--namespace", &launch.namespace, "--buildkite-endpoint", &launch.endpoint]).args([
                 "--poll-interval",
