@@ -90,13 +90,13 @@ fn last_scale(replica: &Replica, queue: &str) -> (u64, Option<Timestamp>) {
     let path = format!("/deployments/{queue}-");
     let is_meant = |record: &Record| record.is_scale() && record.status == Some(200) && record.path.contains(&path);
     replica.proxy.latest(is_meant).map_or((1, None), |record| {
-        let patch: Value = serde_json::from_str(&record.body).expect("a JSON patch");
-        (patch[1]["value"].as_u64().expect("replicas"), record.answered)
+        let operations: Value = serde_json::from_str(&record.body).expect("a JSON patch");
+        (operations[1]["value"].as_u64().expect("replicas"), record.answered)
     })
 }
 
 async fn stands_at(replica: &Replica, queue: &str, replicas: u32) {
-    eventually(&format!("{queue} stands at {replicas}"), Duration::from_secs(60), async || {
+    eventually(&format!("{queue} stands at {replicas}"), Duration::from_mins(1), async || {
         let (stands, _) = last_scale(replica, queue);
         if stands == u64::from(replicas) { Ok(()) } else { Err(format!("{stands}")) }
     })
