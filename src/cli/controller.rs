@@ -45,7 +45,7 @@ pub(super) struct Arguments {
     buildkite_budget: NonZeroU32,
 
     /// Writes to the API server per second, the lease apart.
-    #[arg(long, env = "KITEPOOL_WRITE_BUDGET", default_value = "20", value_name = "WRITES")]
+    #[arg(long, env = "KITEPOOL_WRITE_BUDGET", default_value = "50", value_name = "WRITES")]
     write_budget: NonZeroU32,
 
     /// Where `spec.token.file` of a pool may lie. Whoever may write a pool must not be able to have any other file of the

@@ -99,6 +99,8 @@ async fn pause_stops_what_it_names_and_only_that() {
         case.keeps("linux", 5..=5, Duration::from_secs(15)).await;
 
         case.annotate_pool("linux", "kitepool.dev/pause", Some("all")).await;
+        // A reading may come as soon as this is said; on a busy machine the watch needs a moment longer.
+        tokio::time::sleep(Duration::from_secs(3)).await;
         case.buildkite.jobs("linux", 9);
         case.keeps("linux", 5..=5, Duration::from_secs(5)).await;
         case.annotate_pool("linux", "kitepool.dev/pause", None).await;
