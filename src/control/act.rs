@@ -145,7 +145,7 @@ impl Outcome {
                 ))
             }
             (Error::Conflict { .. }, Some((name, seen)))
-                if *verb == "scale" && Some(Pods(seen.replicas)) == self.tried_from =>
+                if *verb == "scale" && self.tried.as_ref().is_some_and(|(_, from)| *from == Pods(seen.replicas)) =>
             {
                 Some(format!(
                     "the API server refuses to scale Deployment {name} although nobody changed it; an admission policy may"
@@ -187,8 +187,8 @@ pub struct Outcome {
     pub done: Vec<Act>,
     /// Deployments read again after a conflict; `None`: not there.
     pub reread: Vec<(String, Option<DeploymentView>)>,
-    /// What the failed scale expected to find.
-    pub tried_from: Option<Pods>,
+    /// Which Deployment the failed scale was about, and what it expected to find.
+    pub tried: Option<(String, Pods)>,
     /// The first failure, and at what.
     pub failure: Option<(&'static str, Error)>,
 }
@@ -293,7 +293,7 @@ async fn carry_out(work: Work, writer: &Writer, reader: &Reader) -> Outcome {
         landed: Vec::new(),
         done: Vec::new(),
         reread: Vec::new(),
-        tried_from: None,
+        tried: None,
         failure: None,
     };
     if let Some(status) = work.status {
@@ -318,8 +318,8 @@ async fn carry_out(work: Work, writer: &Writer, reader: &Reader) -> Outcome {
                         outcome.reread.push((generation, seen));
                     }
                 }
-                if let Act::Scale { from, .. } = act {
-                    outcome.tried_from = Some(from);
+                if let Act::Scale { generation, from, .. } = &act {
+                    outcome.tried = Some((generation.clone(), *from));
                 }
                 outcome.failure = Some((act.verb(), error));
                 break;

@@ -197,11 +197,10 @@ impl Term {
                     state.status_written_at = Some(at);
                     continue;
                 }
-                if let ("scale", Error::Conflict { .. }, Some(from)) = (verb, &error, outcome.tried_from) {
+                if let (Error::Conflict { .. }, Some((generation, from))) = (&error, &outcome.tried) {
                     // Ours did not land: whatever stands there now is somebody else's, also between our two numbers.
-                    for asked in state.memory.asked.values_mut().filter(|asked| asked.from == from && asked.to != from)
-                    {
-                        asked.to = from;
+                    if let Some(asked) = state.memory.asked.get_mut(generation) {
+                        asked.to = *from;
                     }
                 }
                 // It may have landed all the same; the next write says for sure.
