@@ -35,6 +35,8 @@
 //! Over a connection the HTTP server writes `Date` by the machine's clock. In process nobody does: give the world a clock
 //! with [`World::set_clock`], and in virtual time `Date` follows it.
 
+mod agenda;
+mod chance;
 mod control;
 mod router;
 mod state;
@@ -49,6 +51,8 @@ use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
 pub use self::{
+    agenda::Agenda,
+    chance::Chance,
     router::{router, serve},
     state::{Cluster, Fault, Queue, Requests, Route, State, Token, UNCLUSTERED},
 };
