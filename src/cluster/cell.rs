@@ -24,7 +24,17 @@ struct Content<T> {
     objects: BTreeMap<String, Arc<T>>,
     /// Collected by a list in progress, swapped in when it is complete.
     incoming: BTreeMap<String, Arc<T>>,
+    /// Another number for other objects.
+    revision: u64,
     health: Health,
+}
+
+impl<T> Content<T> {
+    /// The objects, to be changed.
+    fn changed(&mut self) -> &mut BTreeMap<String, Arc<T>> {
+        self.revision = self.revision.wrapping_add(1);
+        &mut self.objects
+    }
 }
 
 /// How a watch is doing.
@@ -61,6 +71,7 @@ impl<T> Default for Cell<T> {
         Self(Arc::new(Mutex::new(Content {
             objects: BTreeMap::new(),
             incoming: BTreeMap::new(),
+            revision: 0,
             health: Health::Starting,
         })))
     }
@@ -74,6 +85,11 @@ impl<T> Cell<T> {
     /// All objects, in the order of their names.
     pub fn objects(&self) -> BTreeMap<String, Arc<T>> {
         self.content().objects.clone()
+    }
+
+    /// The number of what there is now: while it stays, so do the objects.
+    pub fn revision(&self) -> u64 {
+        self.content().revision
     }
 
     /// One object.
@@ -99,21 +115,22 @@ impl<T> Cell<T> {
     /// The list is complete.
     pub fn complete(&self) {
         let mut content = self.content();
-        content.objects = std::mem::take(&mut content.incoming);
+        let incoming = std::mem::take(&mut content.incoming);
+        *content.changed() = incoming;
         content.health = Health::Following;
     }
 
     /// The watch brings one.
     pub fn put(&self, name: String, object: T) {
         let mut content = self.content();
-        content.objects.insert(name, Arc::new(object));
+        content.changed().insert(name, Arc::new(object));
         content.health = Health::Following;
     }
 
     /// The watch takes one away.
     pub fn remove(&self, name: &str) {
         let mut content = self.content();
-        content.objects.remove(name);
+        content.changed().remove(name);
         content.health = Health::Following;
     }
 
@@ -121,8 +138,8 @@ impl<T> Cell<T> {
     fn correct(&self, name: &str, object: Option<T>) {
         let mut content = self.content();
         match object {
-            Some(object) => content.objects.insert(name.to_owned(), Arc::new(object)),
-            None => content.objects.remove(name),
+            Some(object) => content.changed().insert(name.to_owned(), Arc::new(object)),
+            None => content.changed().remove(name),
         };
     }
 
@@ -200,7 +217,9 @@ mod tests {
         cell.begin();
         cell.collect("new".to_owned(), 2);
         assert_eq!(cell.objects().into_keys().collect::<Vec<_>>(), ["old"]);
+        let revision = cell.revision();
         cell.complete();
+        assert_ne!(cell.revision(), revision);
         assert_eq!(cell.objects().into_keys().collect::<Vec<_>>(), ["new"]);
     }
 

@@ -1,4 +1,6 @@
-//! Hints that have done their work are deleted: settled by a reading, or expired. A few at a time, beside everything else.
+//! The hints of all namespaces, put together for each queue, and told from those that are over.
+//!
+//! A tick comes twenty times a second and hints seldom change, so what is made of them is kept until they do.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,99 +10,46 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use kitepool_api::job_hint::HintedJob;
-use kitepool_policy::{Standing, observation::Hint, standing_of};
-use tokio::{task::JoinSet, time::Instant};
+use kitepool_policy::{Standing, hints::Hints, standing_of};
+use tokio::time::Instant;
 
-use super::{metrics::Metrics, queues::Queue, readings::QueueKey};
-use crate::{
-    clock::Clock,
-    cluster::{
-        cell::{Cell, NamespaceCells},
-        client::chain,
-        error::Error,
-        view::HintView,
-        write::Writer,
-    },
-};
+use super::{queues::Queue, readings::QueueKey};
+use crate::cluster::{cell::NamespaceCells, view::HintView};
 
-/// Deletions in flight. The write budget bounds the rate; this bounds what is waiting for it.
-const DELETIONS_AT_ONCE: usize = 4;
+/// The namespaces as they are known.
+type Watched = BTreeMap<String, NamespaceCells>;
 
 /// A hint for a queue that no pool serves is kept this long, so that a pool which is being mended still gets it. The default
 /// of `hintTtl`.
 const ORPHAN_TTL: SignedDuration = SignedDuration::from_mins(2);
 
-/// After a failed deletion. What fails is a right that is missing or an API server that is away; neither mends in a tick.
-const RETRY: Duration = Duration::from_secs(10);
+/// How often hints are looked through for those that are over: each job of each hint, which is work in a storm, and nobody
+/// waits for it.
+const REVIEW_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A hint by namespace, name and uid: its name is made of its jobs, so a job that is told of again has the same one.
-type Key = (String, String, String);
+/// What is known of all hints.
+#[derive(Debug, Default)]
+pub struct HintIndex {
+    namespaces: BTreeMap<String, Shelf>,
+    queues: BTreeMap<QueueKey, Page>,
+    reviewed_at: Option<Instant>,
+}
 
-/// Deletes hints of one term.
+/// The hints of a namespace.
 #[derive(Debug)]
-pub struct HintSweep {
-    writer: Arc<Writer>,
-    metrics: Metrics,
-    clock: Clock,
-    running: JoinSet<(Key, Ended)>,
-    going: BTreeSet<Key>,
-    /// Deleted, though the watch may not show it yet.
-    done: BTreeSet<Key>,
-    failed_at: Option<Instant>,
+struct Shelf {
+    revision: u64,
+    hints: BTreeMap<String, Arc<HintView>>,
+    /// By the queue's key, hints that hold a job for it.
+    by_queue: BTreeMap<String, Vec<Arc<HintView>>>,
+    review: HintReview,
 }
 
-impl HintSweep {
-    /// Nothing in flight.
-    pub fn new(writer: Arc<Writer>, metrics: Metrics, clock: Clock) -> Self {
-        let (going, done) = (BTreeSet::new(), BTreeSet::new());
-        Self { writer, metrics, clock, running: JoinSet::new(), going, done, failed_at: None }
-    }
-
-    /// Begins to delete what is over in a namespace, as far as there is room.
-    pub fn sweep(&mut self, namespace: &str, over: Vec<(String, String)>, hints: &Cell<HintView>) {
-        while let Some(ended) = self.running.try_join_next() {
-            let Ok((key, ended)) = ended else { continue };
-            self.going.remove(&key);
-            match ended {
-                Ended::Gone => drop(self.done.insert(key)),
-                Ended::Failed => self.failed_at = Some(self.clock.mono()),
-                Ended::Postponed => {}
-            }
-        }
-        let is_shown = |(_, name, uid): &Key| hints.get(name).is_some_and(|hint| hint.uid == *uid);
-        self.done.retain(|key| key.0 != namespace || is_shown(key));
-        let now = self.clock.mono();
-        if self.failed_at.is_some_and(|at| now.saturating_duration_since(at) < RETRY) {
-            return;
-        }
-        for (name, uid) in over {
-            let key = (namespace.to_owned(), name, uid);
-            if self.going.len() < DELETIONS_AT_ONCE && !self.done.contains(&key) && self.going.insert(key.clone()) {
-                self.running.spawn(delete(Arc::clone(&self.writer), self.metrics.clone(), key));
-            }
-        }
-    }
-}
-
-/// How a deletion ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ended {
-    Gone,
-    Postponed,
-    Failed,
-}
-
-async fn delete(writer: Arc<Writer>, metrics: Metrics, key: Key) -> (Key, Ended) {
-    let outcome = writer.delete_hint(&key.0, &key.1, &key.2).await;
-    metrics.wrote("delete_hint", outcome.as_ref().map_or_else(Error::category, |()| "ok"));
-    if matches!(outcome, Err(Error::BudgetSpent)) {
-        // There is more urgent work; a later tick asks again.
-        return (key, Ended::Postponed);
-    }
-    if let Err(error) = &outcome {
-        tracing::warn!(hint = key.1, error = chain(error), "hint not deleted; trying again later");
-    }
-    (key, if outcome.is_ok() { Ended::Gone } else { Ended::Failed })
+/// The jobs for a queue, and which shelves they are from.
+#[derive(Debug)]
+struct Page {
+    shelves: Vec<(String, u64)>,
+    hints: Hints,
 }
 
 /// What the hints of a namespace came to.
@@ -114,20 +63,94 @@ pub struct HintReview {
     pub unmatched_jobs: usize,
 }
 
-/// Reviews every hint against the queues that its jobs are for.
-pub fn review(
-    namespace: &str,
-    cells: &NamespaceCells,
-    queues: &BTreeMap<QueueKey, Queue>,
-    now: Timestamp,
-) -> HintReview {
-    let mut review = HintReview::default();
-    for (name, hint) in cells.hints.objects() {
-        review.all += 1;
+impl HintIndex {
+    /// Takes in what changed.
+    pub fn take_in(&mut self, watched: &Watched) {
+        self.namespaces.retain(|namespace, _| watched.contains_key(namespace));
+        for (namespace, cells) in watched {
+            // Before the objects: what comes in between is taken in again, not missed.
+            let revision = cells.hints.revision();
+            let known = self.namespaces.get_mut(namespace);
+            if known.as_ref().is_some_and(|known| known.revision == revision) {
+                continue;
+            }
+            let review = known.map(|known| std::mem::take(&mut known.review)).unwrap_or_default();
+            self.namespaces.insert(namespace.clone(), Shelf::new(revision, cells.hints.objects(), review));
+        }
+    }
+
+    /// The jobs for a queue whose pools are in these namespaces.
+    pub fn of_queue(&mut self, key: &QueueKey, namespaces: &BTreeSet<&str>) -> Hints {
+        let stacks = || {
+            let named = |shelf: &(&String, &Shelf)| namespaces.contains(shelf.0.as_str());
+            self.namespaces.iter().filter(named)
+        };
+        let is_current = |page: &Page| {
+            let known = page.shelves.iter().map(|(namespace, revision)| (namespace.as_str(), *revision));
+            known.eq(stacks().map(|(namespace, shelf)| (namespace.as_str(), shelf.revision)))
+        };
+        if let Some(page) = self.queues.get(key).filter(|page| is_current(page)) {
+            return page.hints.clone();
+        }
+        let hints: Hints = stacks()
+            .filter_map(|(_, shelf)| shelf.by_queue.get(key.queue()))
+            .flatten()
+            .flat_map(|hint| jobs_for(hint, key).map(|job| job.as_seen(hint.stored_at)))
+            .collect();
+        let shelves = stacks().map(|(namespace, shelf)| (namespace.clone(), shelf.revision)).collect();
+        self.queues.insert(key.clone(), Page { shelves, hints: hints.clone() });
+        hints
+    }
+
+    /// Looks at every hint against the queues that its jobs are for, if it is time to. Forgets queues that are gone. Where the
+    /// pools are not known yet, no hint can be told to be over.
+    pub fn review(&mut self, queues: &BTreeMap<QueueKey, Queue>, watched: &Watched, now: Timestamp, at: Instant) {
+        self.queues.retain(|key, _| queues.contains_key(key));
+        let is_recent = |reviewed: Instant| at.saturating_duration_since(reviewed) < REVIEW_INTERVAL;
+        if self.reviewed_at.is_some_and(is_recent) {
+            return;
+        }
+        self.reviewed_at = Some(at);
+        let mut by_name: ByName<'_> = BTreeMap::new();
+        for (key, queue) in queues {
+            by_name.entry(key.queue()).or_default().push((key, queue));
+        }
+        for (namespace, shelf) in &mut self.namespaces {
+            let is_known = watched.get(namespace).is_some_and(NamespaceCells::is_synced);
+            shelf.review =
+                if is_known { review(namespace, &shelf.hints, &by_name, now) } else { HintReview::default() };
+        }
+    }
+
+    /// The last review of each namespace.
+    pub fn reviews(&self) -> impl Iterator<Item = (&str, &HintReview)> {
+        self.namespaces.iter().map(|(namespace, shelf)| (namespace.as_str(), &shelf.review))
+    }
+}
+
+impl Shelf {
+    fn new(revision: u64, hints: BTreeMap<String, Arc<HintView>>, review: HintReview) -> Self {
+        let mut by_queue: BTreeMap<String, Vec<Arc<HintView>>> = BTreeMap::new();
+        for hint in hints.values() {
+            let queues: BTreeSet<&str> = hint.jobs.iter().map(|job| job.queue.as_str()).collect();
+            for queue in queues {
+                by_queue.entry(queue.to_owned()).or_default().push(Arc::clone(hint));
+            }
+        }
+        Self { revision, hints, by_queue, review }
+    }
+}
+
+type ByName<'a> = BTreeMap<&'a str, Vec<(&'a QueueKey, &'a Queue)>>;
+
+fn review(namespace: &str, hints: &BTreeMap<String, Arc<HintView>>, queues: &ByName<'_>, now: Timestamp) -> HintReview {
+    let mut review = HintReview { all: hints.len(), ..HintReview::default() };
+    for (name, hint) in hints {
         let is_old = now.duration_since(hint.stored_at) > ORPHAN_TTL;
         let mut is_over = true;
         for job in &hint.jobs {
-            let serving = queues.iter().filter(|(key, queue)| is_for(job, key) && queue.serves(namespace));
+            let named = queues.get(job.queue.as_str()).into_iter().flatten();
+            let serving = named.filter(|(key, queue)| is_for(job, key) && queue.serves(namespace));
             let seen = job.as_seen(hint.stored_at);
             let standings: Vec<Standing> =
                 serving.map(|(_, queue)| standing_of(&seen, &queue.observation, now)).collect();
@@ -144,20 +167,14 @@ pub fn review(
             if let Some(problem) = hint.problem.as_ref().filter(|_| is_old) {
                 tracing::warn!(hint = name, problem, "a hint could not be read");
             }
-            review.over.push((name, hint.uid.clone()));
+            review.over.push((name.clone(), hint.uid.clone()));
         }
     }
     review
 }
 
-/// The hinted jobs of a namespace that are for this queue.
-pub fn for_queue(cells: &NamespaceCells, key: &QueueKey) -> Vec<Hint> {
-    let hints = cells.hints.objects().into_values();
-    hints.flat_map(|hint| jobs_for(&hint, key)).collect()
-}
-
-fn jobs_for(hint: &HintView, key: &QueueKey) -> Vec<Hint> {
-    hint.jobs.iter().filter(|job| is_for(job, key)).map(|job| job.as_seen(hint.stored_at)).collect()
+fn jobs_for<'a>(hint: &'a HintView, key: &'a QueueKey) -> impl Iterator<Item = &'a HintedJob> {
+    hint.jobs.iter().filter(|job| is_for(job, key))
 }
 
 /// What the event says of organization and cluster must not contradict what is known of the queue; silence contradicts
@@ -175,4 +192,55 @@ fn is_for(job: &HintedJob, key: &QueueKey) -> bool {
             }
             QueueKey::Unknown(..) => true,
         }
+}
+
+#[cfg(test)]
+mod tests {
+    use kitepool_policy::units::Jobs;
+
+    use super::*;
+
+    fn hint(jobs: &[(&str, &str)]) -> HintView {
+        let job = |(id, queue): &(&str, &str)| HintedJob {
+            id: (*id).to_owned(),
+            queue: (*queue).to_owned(),
+            rules: Vec::new(),
+            runnable_at: Timestamp::UNIX_EPOCH,
+            cluster: None,
+            organization: None,
+        };
+        HintView {
+            uid: "1".to_owned(),
+            stored_at: Timestamp::UNIX_EPOCH,
+            jobs: jobs.iter().map(job).collect(),
+            problem: None,
+        }
+    }
+
+    fn key(queue: &str) -> QueueKey {
+        let token = crate::sense::poll::TokenKey::File("/mnt/token".to_owned());
+        QueueKey::Unknown(token, queue.to_owned())
+    }
+
+    #[test]
+    fn a_queue_has_the_hints_of_its_pools_namespaces_each_job_once_and_follows_their_changes() {
+        let watched: Watched = ["ci", "other"].map(|name| (name.to_owned(), NamespaceCells::default())).into();
+        watched["ci"].hints.put("a".to_owned(), hint(&[("1", "linux"), ("2", "linux"), ("3", "mac")]));
+        watched["ci"].hints.put("b".to_owned(), hint(&[("2", "linux")]));
+        watched["other"].hints.put("c".to_owned(), hint(&[("4", "linux")]));
+        let mut index = HintIndex::default();
+        index.take_in(&watched);
+        let here = BTreeSet::from(["ci"]);
+        assert_eq!(index.of_queue(&key("linux"), &here).jobs(), Jobs(2));
+        assert_eq!(index.of_queue(&key("mac"), &here).jobs(), Jobs(1));
+        assert_eq!(index.of_queue(&key("linux"), &BTreeSet::from(["ci", "other"])).jobs(), Jobs(3));
+
+        watched["ci"].hints.put("d".to_owned(), hint(&[("5", "linux")]));
+        assert_eq!(index.of_queue(&key("linux"), &here).jobs(), Jobs(2), "not taken in yet");
+        index.take_in(&watched);
+        assert_eq!(index.of_queue(&key("linux"), &here).jobs(), Jobs(3));
+        watched["ci"].hints.remove("a");
+        index.take_in(&watched);
+        assert_eq!(index.of_queue(&key("linux"), &here).jobs(), Jobs(2));
+    }
 }

@@ -9,6 +9,7 @@
 pub mod act;
 pub mod announce;
 pub mod conditions;
+pub mod hint_sweep;
 pub mod hints;
 pub mod metrics;
 pub mod pool;

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use kitepool_api::OtherAgents;
 use kitepool_policy::{
+    hints::Hints,
     observation::{PoolObservation, QueueObservation},
     spec::PoolName,
     units::{Agents, Pods},
 };
 
-use super::{hints, pool::PoolFacts, readings::QueueKey, tick::Candidate};
-use crate::sense::watch::ClusterWatch;
+use super::{hints::HintIndex, pool::PoolFacts, readings::QueueKey, tick::Candidate};
 
 /// One queue and the pools that serve it.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl Queue {
 pub(super) fn by_key(
     candidates: &[Candidate],
     broken: &[PoolFacts],
-    watch: &ClusterWatch,
+    hints: &mut HintIndex,
 ) -> BTreeMap<QueueKey, Queue> {
     let mut queues: BTreeMap<QueueKey, Queue> = BTreeMap::new();
     for candidate in candidates {
@@ -47,7 +47,7 @@ pub(super) fn by_key(
             observation: QueueObservation {
                 queue: candidate.valid.queue.clone(),
                 reading: candidate.seen.reading,
-                hints: Vec::new(),
+                hints: Hints::default(),
                 standing: Agents::ZERO,
                 pools: Vec::new(),
             },
@@ -68,11 +68,8 @@ pub(super) fn by_key(
         });
     }
     for (key, queue) in &mut queues {
-        let mut namespaces: Vec<&str> = queue.uids.keys().map(|pool| pool.namespace.as_str()).collect();
-        namespaces.dedup();
-        for cells in namespaces.into_iter().filter_map(|namespace| watch.namespaces.get(namespace)) {
-            queue.observation.hints.extend(hints::for_queue(cells, key));
-        }
+        let namespaces = queue.uids.keys().map(|pool| pool.namespace.as_str()).collect();
+        queue.observation.hints = hints.of_queue(key, &namespaces);
         let standing = standing(key.queue(), &queue.uids, broken);
         // Those of broken pools are connected as well.
         let foreign = if queue.counts_others { foreign(&queue.observation).minus(standing) } else { Agents::ZERO };

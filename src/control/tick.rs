@@ -23,7 +23,8 @@ use tokio::{sync::Notify, task::JoinSet, time::Instant};
 use super::{
     act::{Act, Work, Writers},
     announce, conditions,
-    hints::{self, HintSweep},
+    hint_sweep::HintSweep,
+    hints::HintIndex,
     pool::{PlanInputs, PoolFacts, PoolState, owner, reference},
     pool_status::{self, NewStatus},
     queues::{Queue, by_key},
@@ -62,6 +63,7 @@ pub struct Term {
     pub(super) watch: ClusterWatch,
     readings: Readings,
     writers: Writers,
+    hints: HintIndex,
     sweep: HintSweep,
     pub(super) announcer: Announcer,
     pools: BTreeMap<String, PoolState>,
@@ -98,9 +100,9 @@ impl Term {
         let readings = Readings::begin(&shared, reader.clone(), wake, background)?;
         let writers = Writers::new(Arc::clone(&writer), reader, shared.clock.clone(), Arc::clone(wake));
         let sweep = HintSweep::new(writer, shared.metrics.clone(), shared.clock.clone());
-        let (pools, overlay) = (BTreeMap::new(), Overlay::default());
+        let (pools, overlay, hints) = (BTreeMap::new(), Overlay::default(), HintIndex::default());
         let began = shared.clock.mono();
-        Ok(Self { shared, began, watch, readings, writers, sweep, announcer, pools, overlay })
+        Ok(Self { shared, began, watch, readings, writers, hints, sweep, announcer, pools, overlay })
     }
 
     /// One pass.
@@ -116,7 +118,8 @@ impl Term {
             return;
         }
         let (candidates, broken) = self.observe();
-        let queues = by_key(&candidates, &broken, &self.watch);
+        self.hints.take_in(&self.watch.namespaces);
+        let queues = by_key(&candidates, &broken, &mut self.hints);
         let mut decisions = self.decide(&queues, now);
         for candidate in &candidates {
             let decision = decisions.remove(&candidate.view().uid);
@@ -391,12 +394,13 @@ impl Term {
 
     fn sweep_hints(&mut self, queues: &BTreeMap<QueueKey, Queue>, now: Timestamp) {
         let (mut all, mut unmatched) = (0, 0);
-        for (namespace, cells) in self.watch.namespaces.iter().filter(|(_, cells)| cells.is_synced()) {
-            let review = hints::review(namespace, cells, queues, now);
+        self.hints.review(queues, &self.watch.namespaces, now, self.shared.clock.mono());
+        for (namespace, review) in self.hints.reviews() {
+            let Some(cells) = self.watch.namespaces.get(namespace) else { continue };
             all += review.all;
             unmatched += review.unmatched_jobs;
             if !self.shared.config.is_dry_run {
-                self.sweep.sweep(namespace, review.over, &cells.hints);
+                self.sweep.sweep(namespace, &review.over, &cells.hints);
             }
         }
         self.shared.metrics.hints(all, unmatched);

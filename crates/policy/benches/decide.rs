@@ -1,14 +1,13 @@
 //! How long `decide` takes for one pool, and whether what it works on grows with history.
 //!
-//! `cargo bench -p kitepool-policy`. Times are microseconds per pool, over many calls; the claim is 5 µs at p99 without hints
-//! to count. Hints cost on top, once for the queue, in proportion to their number: the chart's quota bounds it.
+//! `cargo bench -p kitepool-policy`. Times are microseconds per pool, over many calls; the claim is 5 µs at p99, however many
+//! hints there are.
 //!
-//! `decide` knows history only through `Memory`. So that nothing it allocates grows with history is shown by what can be
-//! measured without a counting allocator, which would need unsafe code: the largest memory that a long history leaves, and
-//! the time of a decision at its beginning and at its end.
+//! `decide` knows history only through `Memory`. That nothing it allocates grows with history is shown by counting: the
+//! allocations of a decision, their number and their bytes, at the beginning of a long history and at its end.
 #![expect(clippy::print_stdout, clippy::disallowed_methods, reason = "a program that measures time and prints it")]
 
-use std::{collections::BTreeSet, hint::black_box, time::Duration, time::Instant};
+use std::{alloc::System, collections::BTreeSet, hint::black_box, time::Duration, time::Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use kitepool_policy::{
@@ -19,6 +18,11 @@ use kitepool_policy::{
     spec::{Fraction, Limits, Mode, Pause, Percent, PoolName, PoolSpec, ScaleDown, ScaleUp, Schedule, Spare, Step},
     units::{Agents, AgentsPerPod, Jobs, Pods},
 };
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+
+/// Counts what is allocated, and passes it on.
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 /// Calls per case. Enough for a p99 that repeats, few enough to wait for.
 const CALLS: u32 = 20_000;
@@ -172,15 +176,19 @@ impl Case {
         let mut queue = self.queue(1, 0);
         let mut largest = 0;
         let mut times = Vec::new();
+        let mut counts: Vec<(usize, usize)> = Vec::new();
         for tick in 0..100_000_u32 {
             let now = self.now + SignedDuration::from_secs(i64::from(tick) * 10);
             let jobs = tick.wrapping_mul(2_654_435_761) >> 25;
             if let Some(good) = &mut queue.reading.last_good {
                 (good.load.running, good.date, good.at) = (Jobs(jobs), now, now);
             }
+            let region = Region::new(ALLOCATOR);
             let start = Instant::now();
             let decisions = decide(&queue, now);
             times.push(start.elapsed());
+            let allocated = region.change();
+            counts.push((allocated.allocations + allocated.reallocations, allocated.bytes_allocated));
             if let (Some(pool), Some(Decision { memory, .. })) = (queue.pools.first_mut(), decisions.into_iter().next())
             {
                 largest = largest.max(serde_json::to_string(&memory).map_or(0, |written| written.len()));
@@ -191,6 +199,12 @@ impl Case {
         println!("{:<52} {:>9} {:>9} {:>9}", "a history of 100,000 ticks, µs per pool", "p50", "p99", "max");
         report("its first 1,000 decisions", times.get(..1_000).unwrap_or_default(), 1);
         report("its last 1,000 decisions", times.get(99_000..).unwrap_or_default(), 1);
+        for (name, part) in [("first", counts.get(..1_000)), ("last", counts.get(99_000..))] {
+            let part = part.unwrap_or_default();
+            let most = |of: fn(&(usize, usize)) -> usize| part.iter().map(of).max().unwrap_or_default();
+            let (calls, bytes) = (most(|count| count.0), most(|count| count.1));
+            println!("its {name} 1,000 decisions: at most {calls} allocations and {bytes} bytes each");
+        }
         println!("the largest memory on the way, as JSON: {largest} bytes");
     }
 }

@@ -20,6 +20,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::{
     age::elapsed,
     decision::Reason,
+    hints::Moment,
     observation::{Hint, Load, QueueObservation},
     rules,
     spec::Fraction,
@@ -74,21 +75,36 @@ impl<'a> Yardstick<'a> {
         Self { queue, date, ttl, now }
     }
 
-    /// Where this hint stands. What may be deleted comes first, so that an unmatched hint goes as well when its time is up.
+    /// Where this hint stands.
     pub fn standing(&self, hint: &Hint) -> Standing {
-        let after_date = self.date.map(|date| hint.runnable_at.duration_since(date));
+        self.stands(hint.runnable_at, hint.stored_at, || self.is_matched(&hint.rules))
+    }
+
+    /// What may be deleted comes first, so that an unmatched hint goes as well when its time is up.
+    fn stands(&self, runnable_at: Timestamp, stored_at: Timestamp, is_matched: impl FnOnce() -> bool) -> Standing {
+        let after_date = self.date.map(|date| runnable_at.duration_since(date));
         if after_date.is_some_and(|after| after < -MARGIN) {
             return Standing::Settled;
         }
         // A `stored_at` in the future counts as just stored. Its clock is the API server's and may be ahead of ours for
         // good; taking such hints for expired would lose every event, and a reading settles them by other clocks.
-        if self.ttl.is_some_and(|ttl| elapsed(hint.stored_at, self.now) > ttl) {
+        if self.ttl.is_some_and(|ttl| elapsed(stored_at, self.now) > ttl) {
             return Standing::Expired;
         }
-        if !self.queue.pools.iter().any(|pool| rules::match_tags(&hint.rules, &pool.spec.tags)) {
+        if !is_matched() {
             return Standing::Unmatched;
         }
         if after_date.is_some_and(|after| after < CLOCK_GRAIN) { Standing::Unsure } else { Standing::New }
+    }
+
+    fn is_matched(&self, rules: &[String]) -> bool {
+        self.queue.pools.iter().any(|pool| rules::match_tags(rules, &pool.spec.tags))
+    }
+
+    /// Of jobs in the order of time those that are not settled.
+    fn unsettled<'j>(&self, jobs: &'j [Moment]) -> &'j [Moment] {
+        let settled = |moment: &Moment| self.date.is_some_and(|date| moment.runnable_at.duration_since(date) < -MARGIN);
+        jobs.split_at_checked(jobs.partition_point(settled)).map_or(jobs, |(_, rest)| rest)
     }
 }
 
@@ -109,27 +125,20 @@ pub struct Hinted {
 }
 
 impl Hinted {
-    /// Counts each job once. Of several hints for one job the latest `runnable_at` counts: a job that is put back into the
-    /// queue keeps its id and becomes runnable anew, and of two spellings of one instant (whole seconds from one source,
-    /// milliseconds from another) the later is the exact one.
+    /// Counts them.
     fn count(queue: &QueueObservation, now: Timestamp) -> Self {
         let yardstick = Yardstick::of(queue, now);
-        let mut live: Vec<(&Hint, Standing)> = queue
-            .hints
-            .iter()
-            .map(|hint| (hint, yardstick.standing(hint)))
-            .filter(|(_, standing)| !matches!(standing, Standing::Settled | Standing::Expired))
-            .collect();
-        live.sort_unstable_by(|(a, _), (b, _)| a.job.cmp(&b.job).then_with(|| b.cmp(a)));
-        live.dedup_by(|(later, _), (first, _)| later.job == first.job);
-
         let mut counted = Self::default();
-        for (_, standing) in live {
-            match standing {
-                Standing::Unsure => counted.unsure = counted.unsure.plus(Jobs(1)),
-                Standing::New => counted.new = counted.new.plus(Jobs(1)),
-                Standing::Unmatched => counted.unmatched = counted.unmatched.plus(Jobs(1)),
-                Standing::Settled | Standing::Expired => {}
+        for kind in queue.hints.kinds() {
+            let is_matched = yardstick.is_matched(&kind.rules);
+            for moment in yardstick.unsettled(&kind.jobs) {
+                let count = match yardstick.stands(moment.runnable_at, moment.stored_at, || is_matched) {
+                    Standing::Unsure => &mut counted.unsure,
+                    Standing::New => &mut counted.new,
+                    Standing::Unmatched => &mut counted.unmatched,
+                    Standing::Settled | Standing::Expired => continue,
+                };
+                *count = count.plus(moment.jobs);
             }
         }
         counted

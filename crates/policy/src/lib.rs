@@ -28,6 +28,7 @@ pub mod check;
 pub mod decide;
 pub mod decision;
 pub mod demand;
+pub mod hints;
 pub mod memory;
 pub mod observation;
 pub mod rules;

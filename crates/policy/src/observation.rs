@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 
 use crate::{
+    hints::Hints,
     memory::Memory,
     spec::PoolSpec,
     units::{Agents, Jobs, Pods},
@@ -15,8 +16,8 @@ pub struct QueueObservation {
     pub queue: String,
     /// What Buildkite said of it.
     pub reading: Reading,
-    /// The jobs of live hints for this queue, in any order; one job may appear more than once.
-    pub hints: Vec<Hint>,
+    /// The jobs of its hints.
+    pub hints: Hints,
     /// Ready agents of our own pools on this queue that cannot be decided about now, since their definition is broken.
     pub standing: Agents,
     /// The pools that serve it, in any order.

@@ -71,11 +71,7 @@ impl Saboteur {
 
     fn twist_sight(self, queue: &mut QueueObservation, now: Timestamp) {
         match self {
-            Self::CountsEveryEvent => {
-                for (number, hint) in queue.hints.iter_mut().enumerate() {
-                    hint.job = format!("{}-{number}", hint.job);
-                }
-            }
+            Self::CountsEveryEvent => queue.hints = queue.hints.each_twice(),
             Self::BelievesOldReadings => {
                 queue.reading.trouble = None;
                 if let Some(good) = &mut queue.reading.last_good {

@@ -217,7 +217,7 @@ fn pool() -> impl Strategy<Value = PoolObservation> {
     )
 }
 
-fn hint() -> impl Strategy<Value = Hint> {
+pub(crate) fn hint() -> impl Strategy<Value = Hint> {
     let rules =
         select(vec![vec![], vec!["queue=linux"], vec!["os=linux"], vec!["gpu=*", "queue=x"], vec!["nobody=has"]]);
     (0_u8..12, time(), time(), rules).prop_map(|(job, runnable_at, stored_at, rules)| Hint {
@@ -276,7 +276,7 @@ fn queue_of(pools: impl Strategy<Value = Vec<PoolObservation>>) -> impl Strategy
         |(reading, hints, standing, pools)| QueueObservation {
             queue: "linux".to_owned(),
             reading,
-            hints,
+            hints: hints.into(),
             standing: Agents(standing),
             pools,
         },

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use kitepool_policy::{
     decide,
     decision::{Decision, Entry, Intent, StepName},
+    hints::Hints,
     memory::{Asked, Memory},
     observation::{
         Generation, GoodReading, Hint, Load, PodCounts, PoolObservation, QueueObservation, Reading, Trouble,
@@ -93,7 +94,7 @@ pub(crate) fn queue(load: Load, pools: Vec<PoolObservation>) -> QueueObservation
     QueueObservation {
         queue: "linux".to_owned(),
         reading: reading(load),
-        hints: Vec::new(),
+        hints: Hints::default(),
         standing: Agents(0),
         pools,
     }

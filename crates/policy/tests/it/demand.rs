@@ -1,12 +1,13 @@
 //! Demand: what jobs want, counted once.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use kitepool_policy::{
     decide,
     decision::StepName,
     demand::{Demand, Standing, standing_of},
-    observation::{QueueObservation, Reading, Trouble},
+    hints::Hints,
+    observation::{Hint, QueueObservation, Reading, Trouble},
     spec::Fraction,
     units::{Agents, Jobs},
     violations::{History, Tick, violations},
@@ -14,6 +15,7 @@ use kitepool_policy::{
 use proptest::prelude::*;
 
 use crate::{
+    arbitrary,
     build::{at, decide_one, entry, hint, load, pool, queue, secs, trouble},
     buildkite::{Event, Story, story},
     properties::thorough,
@@ -23,7 +25,7 @@ fn observed(story: &Story) -> QueueObservation {
     let mut queue = queue(load(0, 0, 0), vec![pool(0)]);
     queue.pools[0].spec.hint_ttl = Duration::from_millis(story.ttl_ms.try_into().unwrap());
     queue.reading = Reading { last_good: story.read(), trouble: None };
-    queue.hints = story.hints();
+    queue.hints = story.hints().into();
     queue
 }
 
@@ -104,6 +106,26 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(thorough())]
+
+    /// However events are doubled and reordered, they come to the same.
+    #[test]
+    fn hints_come_to_the_same_in_any_order_and_however_often(
+        told in proptest::collection::vec(arbitrary::hint(), 0..8),
+        again in proptest::collection::vec(any::<prop::sample::Index>(), 0..8),
+    ) {
+        let hints: Hints = told.clone().into();
+        let mut doubled: Vec<Hint> = told.iter().rev().cloned().collect();
+        if !told.is_empty() {
+            doubled.extend(again.iter().map(|index| index.get(&told).clone()));
+        }
+        prop_assert_eq!(Hints::from(doubled), hints.clone());
+        let jobs: BTreeSet<&str> = told.iter().map(|hint| hint.job.as_str()).collect();
+        prop_assert_eq!(hints.jobs(), Jobs(u32::try_from(jobs.len()).unwrap()));
+    }
+}
+
 #[test]
 fn a_hint_stands_where_buildkites_clock_puts_it() {
     let queue = queue(load(0, 0, 0), vec![pool(0)]);
@@ -159,7 +181,7 @@ fn a_hint_that_no_pool_can_run_raises_nothing_and_is_shown() {
     let mut queue = queue(load(0, 0, 0), vec![pool(0)]);
     let mut gpu = hint("job", 5);
     gpu.rules.push("gpu=true".to_owned());
-    queue.hints = vec![gpu.clone()];
+    queue.hints = vec![gpu.clone()].into();
     let decision = decide_one(&queue, at(6));
     assert!(decision.intents.is_empty());
     assert!(entry(&decision, StepName::Demand).reason.to_string().contains("1 jobs ask for tags"));
@@ -174,7 +196,7 @@ fn a_hint_that_no_pool_can_run_raises_nothing_and_is_shown() {
 #[test]
 fn of_two_hints_for_one_job_the_later_runnable_at_counts() {
     let mut queue = queue(load(0, 0, 0), vec![pool(0)]);
-    queue.hints = vec![hint("job", -100), hint("job", 5), hint("job", 3)];
+    queue.hints = vec![hint("job", -100), hint("job", 5), hint("job", 3)].into();
     let demand = Demand::of(&queue, at(6));
     assert_eq!((demand.hinted.new, demand.hinted.unsure), (Jobs(1), Jobs(0)));
 }
@@ -182,7 +204,7 @@ fn of_two_hints_for_one_job_the_later_runnable_at_counts() {
 #[test]
 fn unsure_jobs_are_not_added_to_those_that_the_reading_counts() {
     let mut queue = queue(load(2, 3, 0), vec![pool(0)]);
-    queue.hints = vec![hint("a", -5), hint("b", -1), hint("c", 0), hint("d", 2)];
+    queue.hints = vec![hint("a", -5), hint("b", -1), hint("c", 0), hint("d", 2)].into();
     assert_eq!(Demand::of(&queue, at(3)).agents(), Agents(3 + 3 + 1));
 }
 
@@ -210,7 +232,7 @@ fn an_old_load_still_makes_a_pool_grow() {
 fn without_a_reading_events_alone_make_a_pool_grow() {
     let mut queue = queue(load(0, 0, 0), vec![pool(0)]);
     queue.reading = Reading { last_good: None, trouble: Some(Trouble::NotRead) };
-    queue.hints = vec![hint("a", -3_000), hint("b", 1), hint("b", 1)];
-    queue.hints[0].stored_at = at(0);
+    let old = Hint { stored_at: at(0), ..hint("a", -3_000) };
+    queue.hints = vec![old, hint("b", 1), hint("b", 1)].into();
     assert_eq!(decide_one(&queue, at(2)).target.0, 2);
 }

@@ -63,7 +63,7 @@ fn counted(policy: &Policy) -> Vec<Violation> {
     };
     let mut queue = queue(load(0, 0, 0), vec![pool(0)]);
     queue.reading = Reading { last_good: story.read(), trouble: None };
-    queue.hints = story.hints();
+    queue.hints = story.hints().into();
     let decisions = policy(&queue, story.now());
     let tick = Tick { now: story.now(), queue, decisions, truth: Some(story.truth()) };
     violations(&History { ticks: vec![tick] })
@@ -118,7 +118,7 @@ fn the_check_refuses_a_saboteur_before_it_acts() {
     assert_eq!(check(&busy, &decide(&busy, at(20)), at(20)), []);
 
     let mut old = queue(load(0, 0, 8), vec![pool(8)]);
-    old.hints.push(hint("job", -60));
+    old.hints = vec![hint("job", -60)].into();
     let refused = check(&old, &Saboteur::BelievesOldReadings.decide(&old, at(3_600)), at(3_600));
     assert!(refused.iter().any(|violation| violation.invariant == Invariant::FailSafe), "{refused:#?}");
     assert_eq!(check(&old, &decide(&old, at(3_600)), at(3_600)), []);

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use kitepool_policy::{
     Standing, decide,
     decision::{Decision, Intent},
+    hints::Hints,
     memory::Memory,
     observation::{
         Generation, GoodReading, Hint, Load, PodCounts, PoolObservation, QueueObservation, Reading, Trouble,
@@ -302,7 +303,7 @@ impl World {
         let mut queue = QueueObservation {
             queue: "linux".to_owned(),
             reading: self.reading,
-            hints: std::mem::take(&mut self.hints),
+            hints: Hints::default(),
             standing: Agents(0),
             pools: self.places.iter().map(|place| observed(place, self.starts_in)).collect(),
         };
@@ -310,8 +311,8 @@ impl World {
         let lives = |hint: &Hint| {
             !matches!(kitepool_policy::standing_of(hint, &queue, now), Standing::Settled | Standing::Expired)
         };
-        queue.hints = queue.hints.iter().filter(|hint| lives(hint)).cloned().collect();
-        self.hints.clone_from(&queue.hints);
+        self.hints.retain(lives);
+        queue.hints = self.hints.iter().cloned().collect();
         queue
     }
 
