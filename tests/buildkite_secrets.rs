@@ -15,7 +15,7 @@ use std::{
 use kitepool::{
     buildkite::{Client, Error},
     clock::Clock,
-    sense::poll::{PollConfig, PollSet, TokenKey},
+    sense::poll::{PollSet, TokenKey},
 };
 use kitepool_world::{Queue, Token, World, serve};
 use secrecy::SecretString;
@@ -107,10 +107,10 @@ async fn no_log_line_and_no_debug_shows_the_token() {
     let secret = TokenKey::Secret { namespace: "ci".into(), name: "token".into(), key: "token".into() };
     for endpoint in [format!("http://{good}/v3"), "http://127.0.0.1:1/v3".to_owned()] {
         let budget = NonZeroU32::new(1000).unwrap();
-        let config = PollConfig { endpoint, interval: Duration::from_millis(50), deadline: DEADLINE, budget };
-        shown.push(format!("{config:?}"));
+        let client = Client::over_the_network(&endpoint, DEADLINE, Clock::machine()).unwrap();
         let observe = Arc::new(|_: &'static str, _: Duration| {});
-        let mut set = PollSet::new(config, Clock::machine(), Arc::new(Notify::new()), observe).unwrap();
+        let mut set =
+            PollSet::new(client, Duration::from_millis(50), budget, Clock::machine(), Arc::new(Notify::new()), observe);
         set.set(BTreeMap::from([(secret.clone(), token.clone())]), BTreeSet::from([file.clone()]));
         tokio::time::sleep(DEADLINE).await;
         for key in [&secret, &TokenKey::File(file.clone())] {

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use jiff::Timestamp;
 use reqwest::{Request, Response, Url};
 use secrecy::{ExposeSecret, SecretString};
-use tower::Service;
+use tower::{Service, util::BoxCloneSyncService};
 
 use super::{
     error::Error,
@@ -62,9 +62,12 @@ impl EndpointError {
     }
 }
 
+/// Whatever carries a request to Buildkite and its answer back: a connection, or a simulation in this process.
+pub type Transport = BoxCloneSyncService<Request, Response, reqwest::Error>;
+
 /// A client of Buildkite's agent API over any transport.
 #[derive(Debug, Clone)]
-pub struct Client<S = reqwest::Client> {
+pub struct Client<S = Transport> {
     transport: S,
     endpoint: Url,
     deadline: Duration,
@@ -76,7 +79,7 @@ struct Raw {
     result: Result<Vec<u8>, Error>,
 }
 
-impl Client<reqwest::Client> {
+impl Client<Transport> {
     /// A client over the network. Redirects are not followed: they would carry the token to another host.
     pub fn over_the_network(endpoint: &str, deadline: Duration, clock: Clock) -> Result<Self, EndpointError> {
         let transport = reqwest::Client::builder()
@@ -85,7 +88,7 @@ impl Client<reqwest::Client> {
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
             .build()
             .map_err(EndpointError::Transport)?;
-        Self::new(transport, endpoint, deadline, clock)
+        Self::new(Transport::new(transport), endpoint, deadline, clock)
     }
 }
 

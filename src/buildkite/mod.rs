@@ -8,7 +8,7 @@ pub mod error;
 pub mod identity;
 pub mod wire;
 
-pub use client::{Answer, Client, EndpointError};
+pub use client::{Answer, Client, EndpointError, Transport};
 pub use error::{Error, OUTCOMES};
 pub use identity::{Identity, TokenIdentity};
 pub use wire::MetricsReading;

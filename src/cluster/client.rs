@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use kube::{Client, client::ClientBuilder};
+use kube::{
+    Client,
+    client::{Body, ClientBuilder},
+};
+use tower::{BoxError, Layer as _, Service};
 
 /// Where the API server is and who we are.
 pub use kube::Config;
@@ -61,6 +65,21 @@ impl Clients {
             RenewalLayer { identity: identity.to_owned(), fence: fence.clone(), lease_duration: LEASE_DURATION };
         let lease = ClientBuilder::try_from(once)?.with_layer(&renewal).build();
         Ok(Self { read, write, lease })
+    }
+
+    /// Through this service, which answers in this process: a simulation. The lease's client renews nothing, since there is
+    /// nobody to lead instead.
+    pub fn in_process<S, B>(api_server: S, namespace: &str, fence: &Fence) -> Self
+    where
+        S: Service<http::Request<Body>, Response = http::Response<B>> + Clone + Send + Sync + 'static,
+        S::Future: Send + 'static,
+        S::Error: Into<BoxError>,
+        B: http_body::Body<Data = <Body as http_body::Body>::Data> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let read = Client::new(api_server.clone(), namespace);
+        let write = Client::new(FenceLayer(fence.clone()).layer(api_server), namespace);
+        Self { lease: read.clone(), read, write }
     }
 }
 

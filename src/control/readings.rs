@@ -11,10 +11,10 @@ use tokio::{sync::Notify, task::JoinSet};
 
 use super::run::Shared;
 use crate::{
-    buildkite::{EndpointError, Identity},
+    buildkite::Identity,
     cluster::{read::Reader, view::PoolView},
     sense::{
-        poll::{PollConfig, PollSet, TokenKey},
+        poll::{PollSet, TokenKey},
         tokens::SecretTokens,
     },
 };
@@ -65,24 +65,15 @@ pub struct Readings {
 
 impl Readings {
     /// Begins to read Secrets and to poll.
-    pub(super) fn begin(
-        shared: &Shared,
-        reader: Reader,
-        wake: &Arc<Notify>,
-        background: &mut JoinSet<()>,
-    ) -> Result<Self, EndpointError> {
+    pub(super) fn begin(shared: &Shared, reader: Reader, wake: &Arc<Notify>, background: &mut JoinSet<()>) -> Self {
         let secrets = SecretTokens::default();
         background.spawn(secrets.clone().follow(reader, Arc::clone(wake)));
-        let config = PollConfig {
-            endpoint: shared.config.endpoint.clone().unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned()),
-            interval: shared.config.poll_interval,
-            deadline: shared.config.poll_deadline,
-            budget: shared.config.buildkite_budget,
-        };
         let metrics = shared.metrics.clone();
         let observe = Arc::new(move |outcome, took| metrics.asked_buildkite(outcome, took));
-        let polls = PollSet::new(config, shared.clock.clone(), Arc::clone(wake), observe)?;
-        Ok(Self { secrets, polls, token_folder: shared.config.token_folder.clone() })
+        let (interval, budget) = (shared.config.poll_interval, shared.config.buildkite_budget);
+        let client = shared.buildkite.clone();
+        let polls = PollSet::new(client, interval, budget, shared.clock.clone(), Arc::clone(wake), observe);
+        Self { secrets, polls, token_folder: shared.config.token_folder.clone() }
     }
 
     /// The tokens of these pools are wanted, and no others.

@@ -12,6 +12,7 @@
 use std::{net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
+use prometheus_client::registry::Registry;
 use tokio::{
     sync::{Notify, watch},
     task::JoinSet,
@@ -25,6 +26,7 @@ use super::{
     tick::Term,
 };
 use crate::{
+    buildkite,
     clock::Clock,
     cluster::{
         client::{self, Clients},
@@ -76,6 +78,9 @@ const TICK_INTERVAL_MAX: Duration = Duration::from_secs(1);
 /// How often the definitions are looked at while they are missing or old.
 const SCHEMA_RETRY: Duration = Duration::from_secs(5);
 
+/// How long nobody contests a lead that nobody contends for: longer than any simulation.
+const ALONE: Duration = Duration::from_hours(24 * 365 * 10);
+
 /// Writes in flight at the end are waited for as long as one may take, and a little for the lease.
 const STOP_DEADLINE: Duration = Duration::from_secs(WRITE_DEADLINE.as_secs() + 2);
 
@@ -88,6 +93,35 @@ pub(super) struct Shared {
     pub(super) fence: Fence,
     pub(super) board: Board,
     pub(super) metrics: Metrics,
+    pub(super) buildkite: buildkite::Client,
+}
+
+/// What a controller has to do with outside of its process, and the time.
+pub struct Outside {
+    /// The API server.
+    pub clients: Clients,
+    /// What the writing client asks before it writes.
+    pub fence: Fence,
+    /// Buildkite.
+    pub buildkite: buildkite::Client,
+    /// The clock of all of them.
+    pub clock: Clock,
+}
+
+impl Shared {
+    fn new(config: Config, outside: Outside) -> (Self, Registry) {
+        let Outside { clients, fence, buildkite, clock } = outside;
+        let (metrics, registry) = Metrics::new(buildkite::OUTCOMES);
+        let config = Arc::new(config);
+        (Self { config, clock, clients, fence, board: Board::default(), metrics, buildkite }, registry)
+    }
+}
+
+/// Leads until `stop` without contending for a lease: for a simulation, in which nobody else could lead. Nothing is served.
+pub async fn lead_alone(config: Config, outside: Outside, stop: CancellationToken) {
+    let (shared, _registry) = Shared::new(config, outside);
+    shared.fence.renewed("alone", shared.clock.mono(), ALONE);
+    lead_a_term(&shared, &CancellationToken::new(), &stop).await;
 }
 
 /// Runs until `stop`.
@@ -96,12 +130,11 @@ pub async fn run(config: Config, kubernetes: client::Config, stop: CancellationT
     let fence = Fence::closed(clock.clone());
     let clients = Clients::new(&kubernetes, &fence, &config.identity).context("the kubeconfig cannot be used")?;
     let endpoint = config.endpoint.as_deref().unwrap_or(DEFAULT_ENDPOINT);
-    crate::buildkite::Client::over_the_network(endpoint, config.poll_deadline, clock.clone())
+    let buildkite = buildkite::Client::over_the_network(endpoint, config.poll_deadline, clock.clone())
         .with_context(|| format!("--buildkite-endpoint {endpoint}"))?;
-    let (metrics, registry) = Metrics::new(crate::buildkite::OUTCOMES);
-    let board = Board::default();
-    let serving = serve::listen(config.listen, board.clone(), registry, clock.clone(), stop.clone()).await?;
-    let shared = Shared { config: Arc::new(config), clock, clients, fence, board, metrics };
+    let listen = config.listen;
+    let (shared, registry) = Shared::new(config, Outside { clients, fence, buildkite, clock });
+    let serving = serve::listen(listen, shared.board.clone(), registry, shared.clock.clone(), stop.clone()).await?;
 
     let mut tasks = JoinSet::new();
     tasks.spawn(serving);
@@ -240,15 +273,7 @@ async fn lead_a_term(shared: &Shared, lost: &CancellationToken, stop: &Cancellat
     let mut background = JoinSet::new();
     background.spawn(publishing);
     let reader = Reader::new(shared.clients.read.clone());
-    let mut term = match Term::begin(shared.clone(), writer, reader, announcer, &wake, &mut background) {
-        Ok(term) => term,
-        Err(error) => {
-            shared.board.set(Phase::Blocked { why: vec![client::chain(&error)] });
-            tracing::error!(error = client::chain(&error), "--buildkite-endpoint cannot be used");
-            tokio::time::sleep(SCHEMA_RETRY).await;
-            return;
-        }
-    };
+    let mut term = Term::begin(shared.clone(), writer, reader, announcer, &wake, &mut background);
     while !over() {
         let began = shared.clock.mono();
         term.tick();

@@ -35,7 +35,6 @@ use super::{
     verdict,
 };
 use crate::{
-    buildkite::EndpointError,
     cluster::{
         cell::{Health, NamespaceCells},
         client::chain,
@@ -94,15 +93,15 @@ impl Term {
         announcer: Announcer,
         wake: &Arc<Notify>,
         background: &mut JoinSet<()>,
-    ) -> Result<Self, EndpointError> {
+    ) -> Self {
         let writer = Arc::new(writer);
         let watch = ClusterWatch::begin(&shared.clients, &shared.config.namespaces, wake, &shared.clock);
-        let readings = Readings::begin(&shared, reader.clone(), wake, background)?;
+        let readings = Readings::begin(&shared, reader.clone(), wake, background);
         let writers = Writers::new(Arc::clone(&writer), reader, shared.clock.clone(), Arc::clone(wake));
         let sweep = HintSweep::new(writer, shared.metrics.clone(), shared.clock.clone());
         let (pools, overlay, hints) = (BTreeMap::new(), Overlay::default(), HintIndex::default());
         let began = shared.clock.mono();
-        Ok(Self { shared, began, watch, readings, writers, hints, sweep, announcer, pools, overlay })
+        Self { shared, began, watch, readings, writers, hints, sweep, announcer, pools, overlay }
     }
 
     /// One pass.

@@ -32,7 +32,7 @@ use self::{
 };
 use crate::{
     budget::Budget,
-    buildkite::{Client, EndpointError, Identity},
+    buildkite::{Client, Identity, Transport},
     clock::Clock,
 };
 
@@ -73,19 +73,6 @@ impl std::fmt::Display for TokenKey {
             Self::File(path) => write!(f, "file {path}"),
         }
     }
-}
-
-/// How to poll.
-#[derive(Debug, Clone)]
-pub struct PollConfig {
-    /// The agent API, as in `https://agent.buildkite.com/v3`.
-    pub endpoint: String,
-    /// The shortest interval between two polls of one token; Buildkite may ask for a longer one.
-    pub interval: Duration,
-    /// How long one call may take.
-    pub deadline: Duration,
-    /// Calls per minute over all tokens.
-    pub budget: NonZeroU32,
 }
 
 /// Told of every call: its outcome (one of [`crate::buildkite::OUTCOMES`]) and how long it took. A turn in the
@@ -129,7 +116,7 @@ impl<S> Shared<S> {
 }
 
 /// The tokens in use and the tasks that poll with them. Dropping it ends every task.
-pub struct PollSet<S = reqwest::Client> {
+pub struct PollSet<S = Transport> {
     shared: Arc<Shared<S>>,
 }
 
@@ -146,23 +133,14 @@ impl<S> Drop for PollSet<S> {
     }
 }
 
-impl PollSet<reqwest::Client> {
-    /// Polls over the network.
-    pub fn new(config: PollConfig, clock: Clock, wake: Arc<Notify>, observe: Observe) -> Result<Self, EndpointError> {
-        let PollConfig { endpoint, interval, deadline, budget } = config;
-        let client = Client::over_the_network(&endpoint, deadline, clock.clone())?;
-        Ok(Self::with_client(client, interval, budget, clock, wake, observe))
-    }
-}
-
 impl<S> PollSet<S>
 where
     S: Service<Request, Response = Response, Error = reqwest::Error> + Clone + Send + Sync + 'static,
     S::Future: Send,
 {
-    /// Polls through `client`, which has its own endpoint and deadline; `interval` and `budget` are those of [`PollConfig`].
-    /// Each new outcome wakes `wake`.
-    pub fn with_client(
+    /// Polls through `client`. `interval` is the shortest between two polls of one token, and Buildkite may ask for a longer
+    /// one; `budget` is calls per minute over all tokens. Each new outcome wakes `wake`.
+    pub fn new(
         client: Client<S>,
         interval: Duration,
         budget: NonZeroU32,

@@ -18,9 +18,10 @@ use std::{
 };
 
 use kitepool::{
+    buildkite::Client,
     buildkite::{Identity, OUTCOMES},
     clock::Clock,
-    sense::poll::{Look, PollConfig, PollSet, TokenKey},
+    sense::poll::{Look, PollSet, TokenKey},
 };
 use kitepool_policy::{
     observation::{Load, Trouble},
@@ -49,16 +50,12 @@ impl Polling {
     async fn start() -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let server = MockServer::start().await;
-        let config = PollConfig {
-            endpoint: format!("{}/v3", server.uri()),
-            interval: INTERVAL,
-            deadline: DEADLINE,
-            budget: NonZeroU32::new(100_000).unwrap(),
-        };
+        let client = Client::over_the_network(&format!("{}/v3", server.uri()), DEADLINE, Clock::machine()).unwrap();
+        let budget = NonZeroU32::new(100_000).unwrap();
         let (wake, outcomes) = (Arc::new(Notify::new()), Arc::new(Mutex::new(Vec::new())));
         let told = Arc::clone(&outcomes);
         let observe = Arc::new(move |outcome, _| told.lock().unwrap().push(outcome));
-        let set = PollSet::new(config, Clock::machine(), Arc::clone(&wake), observe).unwrap();
+        let set = PollSet::new(client, INTERVAL, budget, Clock::machine(), Arc::clone(&wake), observe);
         Self { server, set, wake, outcomes }
     }
 

@@ -82,7 +82,7 @@ fn polling(world: &World, token: &str) -> PollSet<InProcess> {
     let clock = Clock::fixed(Timestamp::UNIX_EPOCH);
     let client = Client::new(InProcess(router(world.clone())), ENDPOINT, INTERVAL / 2, clock.clone()).unwrap();
     let budget = NonZeroU32::new(1000).unwrap();
-    let mut set = PollSet::with_client(client, INTERVAL, budget, clock, Arc::new(Notify::new()), Arc::new(|_, _| {}));
+    let mut set = PollSet::new(client, INTERVAL, budget, clock, Arc::new(Notify::new()), Arc::new(|_, _| {}));
     set.set(BTreeMap::from([(key(), SecretString::from(token.to_owned()))]), BTreeSet::new());
     set
 }

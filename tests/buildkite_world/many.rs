@@ -64,7 +64,7 @@ impl Many {
         let observe = Arc::new(move |outcome, _| *told.lock().unwrap().entry(outcome).or_default() += 1);
         let budget = NonZeroU32::new(budget).unwrap();
         let wake = Arc::new(Notify::new());
-        let mut polls = PollSet::with_client(client, INTERVAL, budget, clock.clone(), wake, observe);
+        let mut polls = PollSet::new(client, INTERVAL, budget, clock.clone(), wake, observe);
         let secrets = names.iter().map(|name| (secret(name), SecretString::from(name.clone())));
         polls.set(secrets.collect(), BTreeSet::new());
         Self { polls, world, names, clock, sent, outcomes }
