@@ -9,7 +9,7 @@
 //!
 //! A term takes nothing from the one before: what a restart would miss, a new term would miss too.
 
-use std::{net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use tokio::{
@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     metrics::Metrics,
     readings::DEFAULT_ENDPOINT,
+    record::Recorder,
     status::{Board, Phase},
     tick::Term,
 };
@@ -65,6 +66,8 @@ pub struct Config {
     pub lease_namespace: String,
     /// Our name in it.
     pub identity: String,
+    /// Where the ticks are taken down.
+    pub record: Option<PathBuf>,
 }
 
 /// Wakes are coalesced: the first at once, then at most twenty a second.
@@ -88,6 +91,7 @@ pub(super) struct Shared {
     pub(super) fence: Fence,
     pub(super) board: Board,
     pub(super) metrics: Metrics,
+    pub(super) recorder: Recorder,
 }
 
 /// Runs until `stop`.
@@ -100,13 +104,26 @@ pub async fn run(config: Config, kubernetes: client::Config, stop: CancellationT
         .with_context(|| format!("--buildkite-endpoint {endpoint}"))?;
     let (metrics, registry) = Metrics::new(crate::buildkite::OUTCOMES);
     let board = Board::default();
-    let serving = serve::listen(config.listen, board.clone(), registry, clock.clone(), stop.clone()).await?;
-    let shared = Shared { config: Arc::new(config), clock, clients, fence, board, metrics };
-
     let mut tasks = JoinSet::new();
+    let recorder = match &config.record {
+        None => Recorder::default(),
+        Some(path) => {
+            let (recorder, writing) = Recorder::open(path, &config.identity, &metrics, &clock)
+                .with_context(|| format!("--record {}: cannot be written to", path.display()))?;
+            // It ends when nobody is left to record.
+            tasks.spawn_blocking(|| {
+                writing.until_the_end();
+                Ok(())
+            });
+            recorder
+        }
+    };
+    let serving = serve::listen(config.listen, board.clone(), registry, clock.clone(), stop.clone()).await?;
+    let shared = Shared { config: Arc::new(config), clock, clients, fence, board, metrics, recorder };
+
     tasks.spawn(serving);
     tasks.spawn(lead(shared, stop.clone()));
-    // Both end only after `stop`, or because something is badly wrong: then the program ends, and Kubernetes starts it again.
+    // They end only after `stop`, or because something is badly wrong: then the program ends, and Kubernetes starts it again.
     while let Some(ended) = tasks.join_next().await {
         let outcome = ended.context("a task ended abnormally").flatten();
         stop.cancel();

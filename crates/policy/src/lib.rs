@@ -45,6 +45,7 @@ mod generations;
 mod ledger;
 mod limits;
 mod reason;
+mod recorded;
 mod shrink;
 mod spare;
 mod stabilise;
