@@ -1,6 +1,6 @@
 //! `kitepool controller`: flags, each also from the environment, made into what the loop needs.
 
-use std::{net::SocketAddr, num::NonZeroU32, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 
@@ -73,6 +73,11 @@ pub(super) struct Arguments {
     #[arg(long, env = "HOSTNAME", hide = true, default_value = "")]
     hostname: String,
 
+    /// Where to take down what each tick saw and decided, a line of JSON for each queue: what a report of a strange decision
+    /// should bring along. It holds no token, and with the FILE.1 beside it never more than 128 MiB.
+    #[arg(long, env = "KITEPOOL_RECORD", value_name = "FILE")]
+    record: Option<PathBuf>,
+
     /// How a log line is written.
     #[arg(long, env = "KITEPOOL_LOG_FORMAT", value_enum, default_value = "text")]
     log_format: LogFormat,
@@ -138,6 +143,7 @@ fn validate(arguments: Arguments, own_namespace: &str) -> anyhow::Result<Config>
         token_folder: arguments.token_folder,
         is_dry_run: arguments.dry_run,
         identity,
+        record: arguments.record,
     })
 }
 

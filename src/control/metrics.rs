@@ -99,6 +99,7 @@ pub struct Metrics {
     events_dropped: Gauge<i64, AtomicI64>,
     refused: Counter,
     clock_jumps: Counter,
+    record_lost: Counter,
 }
 
 impl Metrics {
@@ -121,6 +122,7 @@ impl Metrics {
             events_dropped: Gauge::default(),
             refused: Counter::default(),
             clock_jumps: Counter::default(),
+            record_lost: Counter::default(),
         };
         for verb in Act::VERBS {
             for outcome in std::iter::once("ok").chain(Error::CATEGORIES) {
@@ -154,6 +156,7 @@ impl Metrics {
         all.register("events_dropped", "Events that were not published", self.events_dropped.clone());
         all.register("decisions_refused", "Decisions that would have broken an invariant", self.refused.clone());
         all.register("clock_jumps", "Jumps of the wall clock", self.clock_jumps.clone());
+        all.register("record_lines_lost", "Lines of the record that could not be written", self.record_lost.clone());
         all
     }
 
@@ -232,6 +235,11 @@ impl Metrics {
     /// The wall clock jumped.
     pub fn clock_jumped(&self) {
         self.clock_jumps.inc();
+    }
+
+    /// A line of the record was lost.
+    pub fn record_lost(&self) {
+        self.record_lost.inc();
     }
 }
 

@@ -16,6 +16,7 @@ pub mod pool;
 pub mod pool_status;
 pub mod queues;
 pub mod readings;
+pub mod record;
 pub mod run;
 mod show;
 pub mod snapshot;

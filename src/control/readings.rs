@@ -40,6 +40,15 @@ impl QueueKey {
     }
 }
 
+impl std::fmt::Display for QueueKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Known(identity, queue) => write!(f, "{queue} of {identity}"),
+            Self::Unknown(token, queue) => write!(f, "{queue}, by {token}"),
+        }
+    }
+}
+
 /// What is known of a pool's queue.
 #[derive(Debug, Clone)]
 pub struct Seen {

@@ -9,12 +9,11 @@
 //!
 //! A term takes nothing from the one before: what a restart would miss, a new term would miss too.
 
-use std::{net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use prometheus_client::registry::Registry;
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Notify, mpsc, watch},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -22,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     metrics::Metrics,
     readings::DEFAULT_ENDPOINT,
+    record::{Line, Recorder},
     status::{Board, Phase},
     tick::Term,
 };
@@ -67,6 +67,8 @@ pub struct Config {
     pub lease_namespace: String,
     /// Our name in it.
     pub identity: String,
+    /// Where the ticks are taken down.
+    pub record: Option<PathBuf>,
 }
 
 /// Wakes are coalesced: the first at once, then at most twenty a second.
@@ -94,6 +96,7 @@ pub(super) struct Shared {
     pub(super) board: Board,
     pub(super) metrics: Metrics,
     pub(super) buildkite: buildkite::Client,
+    pub(super) recorder: Recorder,
 }
 
 /// What a controller has to do with outside of its process, and the time.
@@ -109,17 +112,18 @@ pub struct Outside {
 }
 
 impl Shared {
-    fn new(config: Config, outside: Outside) -> (Self, Registry) {
+    fn new(config: Config, outside: Outside, metrics: Metrics, recorder: Recorder) -> Self {
         let Outside { clients, fence, buildkite, clock } = outside;
-        let (metrics, registry) = Metrics::new(buildkite::OUTCOMES);
-        let config = Arc::new(config);
-        (Self { config, clock, clients, fence, board: Board::default(), metrics, buildkite }, registry)
+        Self { config: Arc::new(config), clock, clients, fence, board: Board::default(), metrics, buildkite, recorder }
     }
 }
 
-/// Leads until `stop` without contending for a lease: for a simulation, in which nobody else could lead. Nothing is served.
-pub async fn lead_alone(config: Config, outside: Outside, stop: CancellationToken) {
-    let (shared, _registry) = Shared::new(config, outside);
+/// Leads until `stop` without contending for a lease: for a simulation, in which nobody else could lead. Nothing is served;
+/// what each tick saw and decided goes to `record`.
+pub async fn lead_alone(config: Config, outside: Outside, record: mpsc::Sender<Line>, stop: CancellationToken) {
+    let (metrics, _registry) = Metrics::new(buildkite::OUTCOMES);
+    let recorder = Recorder::to(record, &config.identity, &metrics);
+    let shared = Shared::new(config, outside, metrics, recorder);
     shared.fence.renewed("alone", shared.clock.mono(), ALONE);
     lead_a_term(&shared, &CancellationToken::new(), &stop).await;
 }
@@ -132,14 +136,28 @@ pub async fn run(config: Config, kubernetes: client::Config, stop: CancellationT
     let endpoint = config.endpoint.as_deref().unwrap_or(DEFAULT_ENDPOINT);
     let buildkite = buildkite::Client::over_the_network(endpoint, config.poll_deadline, clock.clone())
         .with_context(|| format!("--buildkite-endpoint {endpoint}"))?;
+    let (metrics, registry) = Metrics::new(buildkite::OUTCOMES);
+    let mut tasks = JoinSet::new();
+    let recorder = match &config.record {
+        None => Recorder::default(),
+        Some(path) => {
+            let (recorder, writing) = Recorder::open(path, &config.identity, &metrics, &clock)
+                .with_context(|| format!("--record {}: cannot be written to", path.display()))?;
+            // It ends when nobody is left to record.
+            tasks.spawn_blocking(|| {
+                writing.until_the_end();
+                Ok(())
+            });
+            recorder
+        }
+    };
     let listen = config.listen;
-    let (shared, registry) = Shared::new(config, Outside { clients, fence, buildkite, clock });
+    let shared = Shared::new(config, Outside { clients, fence, buildkite, clock }, metrics, recorder);
     let serving = serve::listen(listen, shared.board.clone(), registry, shared.clock.clone(), stop.clone()).await?;
 
-    let mut tasks = JoinSet::new();
     tasks.spawn(serving);
     tasks.spawn(lead(shared, stop.clone()));
-    // Both end only after `stop`, or because something is badly wrong: then the program ends, and Kubernetes starts it again.
+    // They end only after `stop`, or because something is badly wrong: then the program ends, and Kubernetes starts it again.
     while let Some(ended) = tasks.join_next().await {
         let outcome = ended.context("a task ended abnormally").flatten();
         stop.cancel();

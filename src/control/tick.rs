@@ -59,6 +59,8 @@ const BEGINNING_MAX: Duration = Duration::from_secs(15);
 pub struct Term {
     pub(super) shared: Shared,
     began: Instant,
+    /// The same by the wall clock; names the term in the record.
+    began_at: Timestamp,
     pub(super) watch: ClusterWatch,
     readings: Readings,
     writers: Writers,
@@ -100,8 +102,8 @@ impl Term {
         let writers = Writers::new(Arc::clone(&writer), reader, shared.clock.clone(), Arc::clone(wake));
         let sweep = HintSweep::new(writer, shared.metrics.clone(), shared.clock.clone());
         let (pools, overlay, hints) = (BTreeMap::new(), Overlay::default(), HintIndex::default());
-        let began = shared.clock.mono();
-        Self { shared, began, watch, readings, writers, hints, sweep, announcer, pools, overlay }
+        let (began, began_at) = (shared.clock.mono(), shared.clock.now());
+        Self { shared, began, began_at, watch, readings, writers, hints, sweep, announcer, pools, overlay }
     }
 
     /// One pass.
@@ -282,8 +284,9 @@ impl Term {
     /// The policy's decisions by pool uid; those of a queue that would break an invariant are refused together.
     fn decide(&self, queues: &BTreeMap<QueueKey, Queue>, now: Timestamp) -> BTreeMap<String, Decision> {
         let mut decisions = BTreeMap::new();
-        for queue in queues.values() {
+        for (key, queue) in queues {
             let decided = kitepool_policy::decide(&queue.observation, now);
+            self.shared.recorder.take_down(self.began_at, now, key, &queue.observation, &decided);
             let violations = kitepool_policy::check(&queue.observation, &decided, now);
             if !violations.is_empty() {
                 self.shared.metrics.refused();

@@ -1,11 +1,14 @@
 //! What a tick decided for one pool: what to write, what to remember, and why.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{memory::Memory, spec::PoolName, units::Pods};
 
 pub use crate::reason::Reason;
 
 /// One pool's decision.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 #[must_use = "a decision that is not carried out or refused is lost"]
 pub struct Decision {
     /// Which pool.
@@ -23,7 +26,8 @@ pub struct Decision {
 }
 
 /// One write to a Deployment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all_fields = "camelCase")]
 pub enum Intent {
     /// Create the wanted generation with its replicas.
     Create {
@@ -60,7 +64,8 @@ impl Intent {
 }
 
 /// Replicas that somebody else changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ForeignChange {
     /// Of which Deployment.
     pub generation: String,
@@ -71,7 +76,7 @@ pub struct ForeignChange {
 }
 
 /// The policy's steps, in their order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum StepName {
     /// Is the reading believed?
     Trust,
@@ -120,7 +125,8 @@ impl StepName {
 }
 
 /// One step's account of itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Entry {
     /// Which step.
     pub step: StepName,
@@ -133,7 +139,8 @@ pub struct Entry {
 }
 
 /// One entry per step, in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 #[must_use = "an unread report explains nothing"]
 pub struct Report {
     /// The steps.

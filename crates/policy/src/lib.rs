@@ -46,6 +46,7 @@ mod generations;
 mod ledger;
 mod limits;
 mod reason;
+mod recorded;
 mod shrink;
 mod spare;
 mod stabilise;

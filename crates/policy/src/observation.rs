@@ -1,6 +1,7 @@
 //! What is known of one queue at one instant: each reading with its age, and "unknown" as a value.
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     hints::Hints,
@@ -10,7 +11,8 @@ use crate::{
 };
 
 /// Everything that one decision looks at.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct QueueObservation {
     /// The queue's key, as in `queue=<key>`.
     pub queue: String,
@@ -25,7 +27,8 @@ pub struct QueueObservation {
 }
 
 /// The load of a queue as Buildkite counts it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Load {
     /// Runnable and not assigned.
     pub scheduled: Jobs,
@@ -40,7 +43,8 @@ pub struct Load {
 }
 
 /// One good answer for the queue, of the identity we know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct GoodReading {
     /// What it said.
     pub load: Load,
@@ -51,7 +55,8 @@ pub struct GoodReading {
 }
 
 /// The last good answer, and what has been wrong since.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Reading {
     /// The last good answer, however old; `None` if there was none.
     pub last_good: Option<GoodReading>,
@@ -60,7 +65,7 @@ pub struct Reading {
 }
 
 /// Why there is no newer reading.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Trouble {
     /// No attempt has ended yet.
     NotRead,
@@ -97,7 +102,8 @@ impl Trouble {
 }
 
 /// One job, learned from an event.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Hint {
     /// The job's id; the same job counts once.
     pub job: String,
@@ -110,7 +116,8 @@ pub struct Hint {
 }
 
 /// What is known of one pool.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct PoolObservation {
     /// Valid.
     pub spec: PoolSpec,
@@ -163,7 +170,8 @@ impl PoolObservation {
 }
 
 /// One Deployment of a pool.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Generation {
     /// Its name.
     pub name: String,
@@ -190,7 +198,8 @@ impl Generation {
 }
 
 /// The pods of one generation as Kubernetes shows them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct PodCounts {
     /// Not Ready yet, or no longer.
     pub unready: Pods,

@@ -3,6 +3,7 @@
 use std::{fmt, time::Duration};
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     observation::Trouble,
@@ -10,7 +11,8 @@ use crate::{
 };
 
 /// Why a step gave what it gave. The text for people is its `Display`; the bounded word is [`Reason::category`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all_fields = "camelCase")]
 #[expect(missing_docs, reason = "the fields are the nouns of the sentence that `Display` makes of them")]
 pub enum Reason {
     /// Nothing to say: passed through.

@@ -5,11 +5,16 @@
 use std::{collections::BTreeSet, fmt, time::Duration};
 
 use jiff::{civil, tz::TimeZone};
+use serde::{Deserialize, Serialize};
 
-use crate::units::{Agents, AgentsPerPod, Pods};
+use crate::{
+    recorded,
+    units::{Agents, AgentsPerPod, Pods},
+};
 
 /// `namespace/name` of an `AgentPool`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct PoolName {
     /// The namespace.
     pub namespace: String,
@@ -24,7 +29,8 @@ impl fmt::Display for PoolName {
 }
 
 /// A pool's effective spec: the resource, with its annotations applied.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct PoolSpec {
     /// Which pool.
     pub name: PoolName,
@@ -57,7 +63,7 @@ pub struct PoolSpec {
 }
 
 /// Whether a pool's decisions are carried out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mode {
     /// Decide and act.
     Active,
@@ -66,7 +72,7 @@ pub enum Mode {
 }
 
 /// Which directions a person has stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Pause {
     /// Neither.
     None,
@@ -91,7 +97,8 @@ impl Pause {
 }
 
 /// `min <= max`, in pods.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "recorded::Limits")]
 pub struct Limits {
     min: Pods,
     max: Pods,
@@ -115,7 +122,7 @@ impl Limits {
 }
 
 /// Idle agents kept so that the next job does not wait for a cold start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Spare {
     /// As many, whatever the demand.
     Agents(Agents),
@@ -124,7 +131,8 @@ pub enum Spare {
 }
 
 /// A whole percentage, 0 to 1,000: more than ten times the base is taken for a mistake.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "u16")]
 pub struct Percent(u16);
 
 impl Percent {
@@ -149,7 +157,8 @@ impl Percent {
 }
 
 /// A fraction from 0 to 1, in thousandths.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "u16")]
 pub struct Fraction(u16);
 
 impl Fraction {
@@ -174,7 +183,8 @@ impl Fraction {
 }
 
 /// How a pool grows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ScaleUp {
     /// The least time between two growths.
     pub cooldown: Duration,
@@ -183,7 +193,8 @@ pub struct ScaleUp {
 }
 
 /// How a pool shrinks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ScaleDown {
     /// The least time after any change of size.
     pub cooldown: Duration,
@@ -196,7 +207,8 @@ pub struct ScaleDown {
 }
 
 /// The larger of `percent` and `agents`, once in each period of `per`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "recorded::Step")]
 pub struct Step {
     percent: Percent,
     agents: Agents,
@@ -224,15 +236,18 @@ impl Step {
 }
 
 /// A floor that holds on certain days between two times of day, in a time zone.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Schedule {
     /// The days, each once.
+    #[serde(with = "recorded::days")]
     pub days: Vec<civil::Weekday>,
     /// From this time of day on. With `to` at or before it, the span runs past midnight.
     pub from: civil::Time,
     /// Up to this time of day, which is no longer part of it.
     pub to: civil::Time,
     /// Whose clocks count.
+    #[serde(with = "jiff::fmt::serde::tz::required")]
     pub time_zone: TimeZone,
     /// The floor, in pods.
     pub min: Pods,

@@ -64,7 +64,8 @@ impl Jobs {
 }
 
 /// Agents in one pod, at least one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct AgentsPerPod(std::num::NonZeroU32);
 
 impl AgentsPerPod {

@@ -15,6 +15,7 @@ mod killed;
 mod latency;
 mod leaders;
 mod limits;
+mod recorded;
 mod refusals;
 mod start;
 mod tokens;

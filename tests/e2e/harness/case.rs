@@ -20,6 +20,7 @@ use super::{
     history::History,
     pools::DEFINITION,
     proxy::Proxy,
+    records::{self, Records},
     simulated_agents::SimulatedAgents,
     simulated_buildkite::{SimulatedBuildkite, TOKEN},
 };
@@ -61,9 +62,9 @@ pub(crate) async fn case_on(access: Access, name: &str, deadline: Duration, body
         Ok(Err(_elapsed)) => Some(late(name, deadline)),
         Err(panic) => Some(panic),
     };
-    let violations = case.history.violations();
+    let violations = case.violations();
     if failure.is_some() || !violations.is_empty() {
-        case.explain().await;
+        case.explain(&violations).await;
     }
     case.clear_away().await;
     note_time(name, began.elapsed());
@@ -162,7 +163,7 @@ impl Case {
     }
 
     /// What a person needs to understand a failure.
-    async fn explain(&self) {
+    async fn explain(&self, violations: &str) {
         println!("--- {}: logs are in {}", self.namespace, self.folder.display());
         for entry in std::fs::read_dir(&self.folder).expect("the folder").flatten() {
             if entry.path().extension().is_some_and(|extension| extension == "log") {
@@ -174,7 +175,23 @@ impl Case {
                 println!("--- pool {:?}: {}", pool.metadata.name, pool.data);
             }
         }
-        println!("--- history: {}", self.history.violations());
+        println!("--- violations: {violations}");
+    }
+
+    /// What the controllers have recorded so far.
+    pub(crate) fn records(&self) -> Records {
+        records::read(&self.folder)
+    }
+
+    /// What was out of bounds, in the cluster or in the records, as text; empty when nothing was. For the end of a case, when
+    /// its controllers are gone.
+    fn violations(&self) -> String {
+        let records = self.records();
+        println!("{records}");
+        let outside = self.history.violations();
+        let mut found: Vec<String> = (!outside.is_empty()).then_some(outside).into_iter().collect();
+        found.extend(records.violations());
+        found.join("\n")
     }
 
     async fn clear_away(&self) {

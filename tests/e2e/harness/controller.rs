@@ -44,6 +44,8 @@ impl Controller {
             .arg("controller")
             .args(["--lease-namespace", &launch.namespace, "--lease-name", super::chart::RELEASE])
             .args(["--identity", &launch.identity, "--listen", &listen.to_string()])
+            .arg("--record")
+            .arg(super::records::free_path(&launch.log))
             .args(["--log-format", "json", "--log", "info,kitepool=debug,kube_client=off,kube_runtime=off"]);
         if !launch.bare {
             command.args(["--namespace", &launch.namespace, "--buildkite-endpoint", &launch.endpoint]).args([

@@ -10,6 +10,7 @@ pub(crate) mod disturbance;
 pub(crate) mod history;
 pub(crate) mod pools;
 pub(crate) mod proxy;
+pub(crate) mod records;
 pub(crate) mod simulated_agents;
 pub(crate) mod simulated_buildkite;
 pub(crate) mod wait;

@@ -20,6 +20,8 @@ mod limits;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
+mod recorded;
+#[cfg(test)]
 mod rolling;
 #[cfg(feature = "saboteurs")]
 #[cfg(test)]
