@@ -237,8 +237,8 @@ mod tests {
 
     fn observation(queue: &str) -> QueueObservation {
         let reading = Reading { last_good: None, trouble: Some(Trouble::NotRead) };
-        let (hints, pools) = (Vec::new(), Vec::new());
-        QueueObservation { queue: queue.to_owned(), reading, hints: hints.into(), standing: Agents::ZERO, pools }
+        let (hints, pools) = (kitepool_policy::hints::Hints::default(), Vec::new());
+        QueueObservation { queue: queue.to_owned(), reading, hints, standing: Agents::ZERO, pools }
     }
 
     fn key() -> QueueKey {
