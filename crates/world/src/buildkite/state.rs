@@ -71,15 +71,15 @@ pub struct Queue {
 }
 
 impl Queue {
-    pub(crate) const fn has_jobs(self) -> bool {
+    pub(super) const fn has_jobs(self) -> bool {
         self.scheduled > 0 || self.running > 0 || self.waiting > 0
     }
 
-    pub(crate) const fn has_agents(self) -> bool {
+    pub(super) const fn has_agents(self) -> bool {
         self.idle > 0 || self.busy > 0
     }
 
-    pub(crate) const fn plus(self, other: Self) -> Self {
+    pub(super) const fn plus(self, other: Self) -> Self {
         Self {
             scheduled: self.scheduled.saturating_add(other.scheduled),
             running: self.running.saturating_add(other.running),
