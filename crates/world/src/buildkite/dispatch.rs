@@ -111,6 +111,7 @@ impl Buildkite {
             job.runnable_at = Some(self.now);
         }
         self.queue_up(id);
+        self.announce(id);
     }
 
     /// It is ready for any agent, for the first time or again, in the place of its age.
@@ -303,6 +304,9 @@ impl Buildkite {
             job.agent = None;
         }
         self.queue_up(id);
+        if self.settings.events.again {
+            self.announce(id);
+        }
     }
 
     /// Its agent was told twice to stop: what runs is killed. One that is just being accepted nobody can stop.

@@ -93,22 +93,6 @@ impl JobState {
     pub const fn is_taken(self) -> bool {
         matches!(self, Self::Accepted | Self::Running | Self::Cancelling)
     }
-
-    /// The word in an event's `job.state`.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Waiting => "waiting",
-            Self::Limited => "limited",
-            Self::Scheduled => "scheduled",
-            Self::Assigned => "assigned",
-            Self::Accepted => "accepted",
-            Self::Running => "started",
-            Self::Cancelling => "canceling",
-            Self::Ended(End::Cancelled) => "canceled",
-            Self::Ended(End::Broken) => "broken",
-            Self::Ended(_) => "finished",
-        }
-    }
 }
 
 /// How a job ended.

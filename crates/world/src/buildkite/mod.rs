@@ -21,6 +21,7 @@
 //! - A revoked token hurts no agent that is connected; a moved one leaves them in the cluster that they registered in.
 //! - A token or a job can name any queue: it comes to be if it is not there. Without `queue=` it is [`DEFAULT_QUEUE`].
 //! - A job holds its place in its concurrency group from when it is ready until it is over.
+//! - An event is sent when a job becomes ready for any agent, and again when it is given back if the settings say so.
 //! - A job whose dependency did not pass is broken: it ends without running.
 //!
 //! Not simulated: agent priorities, paused agents, retries of jobs, and calls of an agent that fail or take long, besides
@@ -29,6 +30,7 @@
 mod agent;
 mod control;
 mod dispatch;
+mod events;
 mod job;
 mod line;
 mod numbers;
@@ -53,6 +55,7 @@ use jiff::Timestamp;
 use self::{
     agent::{Agent, AgentId, Process},
     dispatch::{Errand, Group},
+    events::Announcer,
     line::{LineId, Lines},
     numbers::Numbers,
     outbox::Outbox,
@@ -60,6 +63,7 @@ use self::{
 };
 pub use self::{
     agent::{AgentPod, PodExit},
+    events::JobEvent,
     job::{Concurrency, End, Job, JobId, JobState, NewJob},
     router::{router, serve},
     settings::{Delivery, NumbersAge, PickUp, Settings, Spread},
@@ -99,6 +103,7 @@ pub struct Buildkite {
     finished: u64,
     exits: Outbox<PodExit>,
     numbers: Numbers,
+    announcer: Announcer,
     chances: Chances,
 }
 
@@ -158,6 +163,7 @@ impl Buildkite {
             finished: 0,
             exits: Outbox::default(),
             numbers,
+            announcer: Announcer::new(seed),
             chances: Chances {
                 registration: chance("registration"),
                 pings: chance("pings"),
@@ -180,15 +186,19 @@ impl Buildkite {
 
     /// When something happens by itself.
     pub fn next_at(&self) -> Option<Timestamp> {
-        self.agenda.next_at()
+        [self.agenda.next_at(), self.announcer.next_at()].into_iter().flatten().min()
     }
 
     /// Lets happen what is due. Time does not go back: an earlier instant is the present one.
     pub fn advance(&mut self, now: Timestamp) {
-        while let Some((at, due)) = self.agenda.due(now) {
+        while let Some(at) = self.next_at().filter(|at| *at <= now) {
             self.pass(at);
-            self.happen(due);
-            self.dispatch();
+            if let Some((_, due)) = self.agenda.due(at) {
+                self.happen(due);
+                self.dispatch();
+            } else {
+                self.receive(at);
+            }
         }
         self.pass(now);
     }

@@ -4,6 +4,7 @@
 
 mod agents;
 mod dispatch;
+mod events;
 mod numbers;
 mod properties;
 mod signals;
