@@ -4,19 +4,26 @@ use std::{future, io, time::Duration};
 
 use axum::{
     Json, Router,
+    body::{Body, to_bytes},
     extract::{Query, State as Extract},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     middleware,
     response::{IntoResponse, Response},
     routing::get,
 };
+use futures::stream;
 use jiff::fmt::rfc2822::DateTimePrinter;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{ORGANIZATION_UUID, Queue, Route, World, control, numbers::View};
+use super::{Fault, ORGANIZATION_UUID, Queue, Route, World, control, numbers::View};
 
 const POLL_DURATION: HeaderName = HeaderName::from_static("buildkite-agent-metrics-poll-duration");
+
+/// What a proxy in between says, under the type that the answer itself would have had.
+const GARBAGE: &str = "<html><body>502 Bad Gateway</body></html>";
+/// More than the queues of any cluster come to.
+const BODY_MAX: usize = 64 << 20;
 
 /// The simulated Buildkite as a service, its control surface with it.
 pub fn router(world: World) -> Router {
@@ -93,14 +100,28 @@ async fn answer(
     if fault.hang {
         return future::pending().await;
     }
-    if let Some(status) = fault.status {
-        return broken(status, fault.retry_after);
+    let response = match (fault.status, world.with(|buildkite| buildkite.view(token))) {
+        (Some(status), _) => broken(status, fault.retry_after),
+        (None, Some(view)) if view.token.hangs => return future::pending().await,
+        (None, Some(view)) => good(&view),
+        (None, None) => (StatusCode::UNAUTHORIZED, Json(json!({ "message": "Invalid access token" }))).into_response(),
+    };
+    spoiled(fault, response).await
+}
+
+/// Status and headers as they were, and a body that nobody can read.
+async fn spoiled(fault: Fault, response: Response) -> Response {
+    if !fault.garbage && !fault.cut_off {
+        return response;
     }
-    match world.with(|buildkite| buildkite.view(token)) {
-        Some(view) if view.token.hangs => future::pending().await,
-        Some(view) => good(&view),
-        None => (StatusCode::UNAUTHORIZED, Json(json!({ "message": "Invalid access token" }))).into_response(),
+    let (head, body) = response.into_parts();
+    let body = if fault.garbage { GARBAGE.into() } else { to_bytes(body, BODY_MAX).await.unwrap_or_default() };
+    if !fault.cut_off {
+        return Response::from_parts(head, body.into());
     }
+    let half = body.slice(..body.len() / 2);
+    let broken_off = io::Error::new(io::ErrorKind::ConnectionReset, "simulated fault");
+    Response::from_parts(head, Body::from_stream(stream::iter([Ok(half), Err(broken_off)])))
 }
 
 fn broken(status: u16, retry_after: Option<u64>) -> Response {

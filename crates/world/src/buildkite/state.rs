@@ -90,7 +90,7 @@ impl Queue {
     }
 }
 
-/// What a route does instead of answering well. The delay comes first, then the hanging, then the status.
+/// What a route does instead of answering well. The delay comes first, then the hanging, then the status, then the body.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Fault {
@@ -102,6 +102,10 @@ pub struct Fault {
     pub hang: bool,
     /// The seconds told in `Retry-After`, along with `status`.
     pub retry_after: Option<u64>,
+    /// Answer with a body that is not what its type says.
+    pub garbage: bool,
+    /// Break off in the middle of the body.
+    pub cut_off: bool,
 }
 
 /// The routes that count requests and take faults.
