@@ -128,3 +128,25 @@ async fn what_is_not_understood_changes_nothing() {
         assert_eq!(world.state(), before, "{path} {body}");
     }
 }
+
+#[tokio::test]
+async fn a_body_can_be_spoiled_or_cut_off_and_is_well_again_afterwards() {
+    use tower::Service as _;
+    let mut outside = Outside(router(World::default()));
+    outside.put("/_world/state", json!({ "tokens": { "one": { "organization": "acme" } } })).await;
+    let read = async |router: &Router| {
+        let request = Request::get("/v3/metrics").header("authorization", "Token one").body(Body::empty()).unwrap();
+        let response = router.clone().call(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()["content-type"], "application/json");
+        to_bytes(response.into_body(), 1 << 20).await
+    };
+    let well = read(&outside.0).await.unwrap();
+    outside.put("/_world/faults/metrics", json!({ "garbage": true })).await;
+    let garbage = read(&outside.0).await.unwrap();
+    assert!(serde_json::from_slice::<Value>(&garbage).is_err(), "{garbage:?}");
+    outside.put("/_world/faults/metrics", json!({ "cut_off": true })).await;
+    assert!(read(&outside.0).await.is_err());
+    outside.put("/_world/faults/metrics", Value::Null).await;
+    assert_eq!(read(&outside.0).await.unwrap(), well);
+}

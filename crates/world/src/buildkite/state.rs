@@ -71,15 +71,15 @@ pub struct Queue {
 }
 
 impl Queue {
-    pub(crate) const fn has_jobs(self) -> bool {
+    pub(super) const fn has_jobs(self) -> bool {
         self.scheduled > 0 || self.running > 0 || self.waiting > 0
     }
 
-    pub(crate) const fn has_agents(self) -> bool {
+    pub(super) const fn has_agents(self) -> bool {
         self.idle > 0 || self.busy > 0
     }
 
-    pub(crate) const fn plus(self, other: Self) -> Self {
+    pub(super) const fn plus(self, other: Self) -> Self {
         Self {
             scheduled: self.scheduled.saturating_add(other.scheduled),
             running: self.running.saturating_add(other.running),
@@ -90,7 +90,7 @@ impl Queue {
     }
 }
 
-/// What a route does instead of answering well. The delay comes first, then the hanging, then the status.
+/// What a route does instead of answering well. The delay comes first, then the hanging, then the status, then the body.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Fault {
@@ -102,6 +102,10 @@ pub struct Fault {
     pub hang: bool,
     /// The seconds told in `Retry-After`, along with `status`.
     pub retry_after: Option<u64>,
+    /// Answer with a body that is not what its type says.
+    pub garbage: bool,
+    /// Break off in the middle of the body.
+    pub cut_off: bool,
 }
 
 /// The routes that count requests and take faults.

@@ -4,19 +4,26 @@ use std::{future, io, time::Duration};
 
 use axum::{
     Json, Router,
+    body::{Body, to_bytes},
     extract::{Query, State as Extract},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     middleware,
     response::{IntoResponse, Response},
     routing::get,
 };
+use futures::stream;
 use jiff::fmt::rfc2822::DateTimePrinter;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::{Cluster, Queue, Route, State, Token, UNCLUSTERED, World, control};
+use super::{Fault, ORGANIZATION_UUID, Queue, Route, World, control, numbers::View};
 
 const POLL_DURATION: HeaderName = HeaderName::from_static("buildkite-agent-metrics-poll-duration");
+
+/// What a proxy in between says, under the type that the answer itself would have had.
+const GARBAGE: &str = "<html><body>502 Bad Gateway</body></html>";
+/// More than the queues of any cluster come to.
+const BODY_MAX: usize = 64 << 20;
 
 /// The simulated Buildkite as a service, its control surface with it.
 pub fn router(world: World) -> Router {
@@ -44,13 +51,7 @@ async fn dated(Extract(world): Extract<World>, mut response: Response) -> Respon
 }
 
 async fn metrics(Extract(world): Extract<World>, headers: HeaderMap) -> Response {
-    match enter(&world, Route::Metrics, &headers).await {
-        Ok((state, token)) => {
-            let cluster = cluster(&state, &token);
-            told(&state, all_queues(&token, cluster.as_ref()))
-        }
-        Err(refusal) => refusal,
-    }
+    answer(&world, Route::Metrics, &headers, |view| told(view, all_queues(view))).await
 }
 
 #[derive(Deserialize)]
@@ -59,58 +60,68 @@ struct QueueName {
 }
 
 async fn queue(Extract(world): Extract<World>, Query(wanted): Query<QueueName>, headers: HeaderMap) -> Response {
-    match enter(&world, Route::Queue, &headers).await {
-        Ok((state, token)) => {
-            let cluster = cluster(&state, &token);
-            let load = cluster.as_ref().and_then(|cluster| cluster.queues.get(&wanted.name)).copied();
-            let load = load.unwrap_or_default();
-            told(&state, whose(json!({ "agents": agents(load), "jobs": jobs(load) }), &token, cluster.as_ref()))
-        }
-        Err(refusal) => refusal,
-    }
+    answer(&world, Route::Queue, &headers, |view| {
+        let load = view.queues.get(&wanted.name).copied().unwrap_or_default();
+        told(view, whose(json!({ "agents": agents(load), "jobs": jobs(load) }), view))
+    })
+    .await
 }
 
 async fn token(Extract(world): Extract<World>, headers: HeaderMap) -> Response {
-    match enter(&world, Route::Token, &headers).await {
-        Ok((state, token)) => {
-            let name = cluster(&state, &token).map(|cluster| cluster.name);
-            Json(json!({
-                "uuid": "00000000-0000-4000-8000-000000000001",
-                "description": "simulated",
-                "token_type": if token.cluster.is_some() { "cluster" } else { "registration" },
-                "organization_slug": token.organization,
-                "organization_uuid": "00000000-0000-4000-8000-000000000002",
-                "cluster_uuid": token.cluster,
-                "cluster_name": token.cluster.as_ref().and(name),
-                "organization_queue_uuid": null,
-                "organization_queue_key": null,
-            }))
-            .into_response()
-        }
-        Err(refusal) => refusal,
-    }
+    answer(&world, Route::Token, &headers, |View { token, cluster_name, .. }| {
+        Json(json!({
+            "uuid": "00000000-0000-4000-8000-000000000001",
+            "description": "simulated",
+            "token_type": if token.cluster.is_some() { "cluster" } else { "registration" },
+            "organization_slug": token.organization,
+            "organization_uuid": ORGANIZATION_UUID,
+            "cluster_uuid": token.cluster,
+            "cluster_name": cluster_name,
+            "organization_queue_uuid": null,
+            "organization_queue_key": null,
+        }))
+        .into_response()
+    })
+    .await
 }
 
 /// Counts the request, does what the route's fault says, and lets the token in or not.
-async fn enter(world: &World, route: Route, headers: &HeaderMap) -> Result<(State, Token), Response> {
+async fn answer(
+    world: &World,
+    route: Route,
+    headers: &HeaderMap,
+    good: impl FnOnce(&View) -> Response + Send,
+) -> Response {
     let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let token = authorization.and_then(|value| value.strip_prefix("Token ")).unwrap_or_default();
     world.count(route, token);
-    if let Some(fault) = world.fault(route) {
-        tokio::time::sleep(Duration::from_millis(fault.delay_ms)).await;
-        if fault.hang {
-            return future::pending().await;
-        }
-        if let Some(status) = fault.status {
-            return Err(broken(status, fault.retry_after));
-        }
+    let fault = world.fault(route);
+    tokio::time::sleep(Duration::from_millis(fault.delay_ms)).await;
+    if fault.hang {
+        return future::pending().await;
     }
-    let state = world.state();
-    match state.tokens.get(token).cloned() {
-        Some(token) if token.hangs => future::pending().await,
-        Some(token) => Ok((state, token)),
-        None => Err((StatusCode::UNAUTHORIZED, Json(json!({ "message": "Invalid access token" }))).into_response()),
+    let response = match (fault.status, world.with(|buildkite| buildkite.view(token))) {
+        (Some(status), _) => broken(status, fault.retry_after),
+        (None, Some(view)) if view.token.hangs => return future::pending().await,
+        (None, Some(view)) => good(&view),
+        (None, None) => (StatusCode::UNAUTHORIZED, Json(json!({ "message": "Invalid access token" }))).into_response(),
+    };
+    spoiled(fault, response).await
+}
+
+/// Status and headers as they were, and a body that nobody can read.
+async fn spoiled(fault: Fault, response: Response) -> Response {
+    if !fault.garbage && !fault.cut_off {
+        return response;
     }
+    let (head, body) = response.into_parts();
+    let body = if fault.garbage { GARBAGE.into() } else { to_bytes(body, BODY_MAX).await.unwrap_or_default() };
+    if !fault.cut_off {
+        return Response::from_parts(head, body.into());
+    }
+    let half = body.slice(..body.len() / 2);
+    let broken_off = io::Error::new(io::ErrorKind::ConnectionReset, "simulated fault");
+    Response::from_parts(head, Body::from_stream(stream::iter([Ok(half), Err(broken_off)])))
 }
 
 fn broken(status: u16, retry_after: Option<u64>) -> Response {
@@ -122,23 +133,19 @@ fn broken(status: u16, retry_after: Option<u64>) -> Response {
     response
 }
 
-fn told(state: &State, body: Value) -> Response {
+fn told(view: &View, body: Value) -> Response {
     let mut response = Json(body).into_response();
-    if let Some(seconds) = state.poll_duration {
+    if let Some(seconds) = view.poll_duration {
         response.headers_mut().insert(POLL_DURATION, seconds.into());
     }
     response
 }
 
-fn cluster(state: &State, token: &Token) -> Option<Cluster> {
-    state.clusters.get(token.cluster.as_deref().unwrap_or(UNCLUSTERED)).cloned()
-}
-
 /// A queue stands in each map only if it has something to count there.
-fn all_queues(token: &Token, cluster: Option<&Cluster>) -> Value {
+fn all_queues(view: &View) -> Value {
     let mut total = Queue::default();
     let (mut with_agents, mut with_jobs) = (Map::new(), Map::new());
-    for (name, load) in cluster.iter().flat_map(|cluster| &cluster.queues) {
+    for (name, load) in &view.queues {
         total = total.plus(*load);
         if load.has_agents() {
             with_agents.insert(name.clone(), agents(*load));
@@ -150,13 +157,13 @@ fn all_queues(token: &Token, cluster: Option<&Cluster>) -> Value {
     let (mut all_agents, mut all_jobs) = (agents(total), jobs(total));
     set(&mut all_agents, "queues", with_agents.into());
     set(&mut all_jobs, "queues", with_jobs.into());
-    whose(json!({ "agents": all_agents, "jobs": all_jobs }), token, cluster)
+    whose(json!({ "agents": all_agents, "jobs": all_jobs }), view)
 }
 
-fn whose(mut body: Value, token: &Token, cluster: Option<&Cluster>) -> Value {
-    set(&mut body, "organization", json!({ "slug": token.organization }));
-    if let (Some(_), Some(cluster)) = (&token.cluster, cluster) {
-        set(&mut body, "cluster", json!({ "name": cluster.name }));
+fn whose(mut body: Value, view: &View) -> Value {
+    set(&mut body, "organization", json!({ "slug": view.token.organization }));
+    if let Some(name) = &view.cluster_name {
+        set(&mut body, "cluster", json!({ "name": name }));
     }
     body
 }

@@ -7,9 +7,9 @@ use axum::{
     routing::{get, put},
 };
 
-use crate::{Fault, Queue, Requests, Route, State, Token, World};
+use super::{Fault, Queue, Requests, Route, State, Token, World};
 
-pub(crate) fn routes() -> Router<World> {
+pub(super) fn routes() -> Router<World> {
     Router::new()
         .route("/_world/state", put(set_state).get(state))
         .route("/_world/queues/{cluster}/{queue}", put(set_queue))
