@@ -38,6 +38,7 @@
 mod agenda;
 mod chance;
 mod control;
+pub mod kubernetes;
 mod router;
 mod state;
 
