@@ -1,7 +1,8 @@
-//! A simulated world for tests and the demo: a Buildkite, its jobs and its agents.
+//! A simulated world for tests and the demo: a Buildkite with its jobs and agents, a Kubernetes with its pods, and [`Joined`],
+//! in which the pods of the one are the agents of the other.
 //!
-//! Nothing of Kitepool is used here, so that both sides of the wire are written from Buildkite's documentation and not from
-//! each other. Everything is a plain state machine that is told the time, and goes the same way twice.
+//! Nothing of Kitepool is used here, so that both sides of the wire are written from what is documented or was measured, and
+//! not from each other. Everything is a plain state machine that is told the time, and goes the same way twice.
 //!
 //! # What Buildkite answers
 //!
@@ -42,9 +43,12 @@
 mod agenda;
 pub mod buildkite;
 mod chance;
+mod joined;
+pub mod kubernetes;
 
 pub use self::{
     agenda::Agenda,
     buildkite::{Cluster, Fault, Queue, Requests, Route, State, Token, UNCLUSTERED, World, digest, router, serve},
     chance::Chance,
+    joined::{Joined, SecretName},
 };

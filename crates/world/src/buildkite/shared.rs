@@ -70,6 +70,18 @@ impl World {
         act(&mut inner.buildkite)
     }
 
+    /// Looks at the state machine as it is, letting nothing happen.
+    pub fn peek<T>(&self, look: impl FnOnce(&Buildkite) -> T) -> T {
+        look(&self.inner().buildkite)
+    }
+
+    /// Does something with the state machine, brought up to this instant and no further.
+    pub fn at<T>(&self, now: Timestamp, act: impl FnOnce(&mut Buildkite) -> T) -> T {
+        let mut inner = self.inner();
+        inner.buildkite.advance(now);
+        act(&mut inner.buildkite)
+    }
+
     /// What is set now.
     pub fn state(&self) -> State {
         self.inner().buildkite.state().clone()
