@@ -13,4 +13,5 @@ pub mod pods;
 pub mod sense;
 pub mod serve;
 pub mod shutdown;
+pub mod simulate;
 pub mod telemetry;

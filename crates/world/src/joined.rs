@@ -9,7 +9,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use jiff::Timestamp;
@@ -35,12 +38,14 @@ pub struct Joined {
     buildkite: World,
     /// What the Secrets hold that pods mount: the world reads no Secret, it is told.
     tokens: Arc<Mutex<BTreeMap<SecretName, String>>>,
+    started: Arc<AtomicU64>,
 }
 
 impl Joined {
     /// Joins the two.
     pub fn new(kubernetes: Kubernetes, buildkite: Buildkite) -> Self {
-        Self { kubernetes: Shared::new(kubernetes), buildkite: buildkite.into(), tokens: Arc::default() }
+        let (tokens, started) = (Arc::default(), Arc::default());
+        Self { kubernetes: Shared::new(kubernetes), buildkite: buildkite.into(), tokens, started }
     }
 
     /// The Kubernetes half.
@@ -56,6 +61,11 @@ impl Joined {
     /// Agents whose pods mount this Secret register with this token from now on.
     pub fn set_token(&self, secret: SecretName, token: &str) {
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner).insert(secret, token.to_owned());
+    }
+
+    /// How many processes have started so far.
+    pub fn pods_started(&self) -> u64 {
+        self.started.load(Ordering::Relaxed)
     }
 
     /// Lets everything happen that is due at `now`, each thing at its instant whichever half it is of. Answers when something
@@ -94,7 +104,10 @@ impl Joined {
 
     fn pass_on(&self, signal: PodSignal, buildkite: &mut Buildkite) {
         match signal {
-            PodSignal::Started { at, pod } => buildkite.pod_started(self.agents_of(&pod), at),
+            PodSignal::Started { at, pod } => {
+                self.started.fetch_add(1, Ordering::Relaxed);
+                buildkite.pod_started(self.agents_of(&pod), at);
+            }
             PodSignal::Told { at, uid, .. } => buildkite.pod_told(&uid, at),
             PodSignal::Killed { at, uid } | PodSignal::Gone { at, uid } => buildkite.pod_killed(&uid, at),
         }

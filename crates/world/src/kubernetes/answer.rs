@@ -162,7 +162,8 @@ impl Kubernetes {
     fn book(&mut self, route: &Route, write: Option<(String, Key)>, status: u16) {
         self.journal.count(route, status);
         if let Some((who, key)) = write {
-            self.journal.note(self.now, who, route, key, status);
+            let object = self.store.get(&key).cloned();
+            self.journal.note(self.now, who, route, key, (status, object));
         }
     }
 

@@ -81,7 +81,8 @@ impl Kubernetes {
 
     fn written(&mut self, who: &str, route: &Route, key: Key, answer: Answer) -> Result<Value, Value> {
         let status = answer.as_ref().map_or_else(|refusal| refusal.code, |(status, _)| *status);
-        self.journal.note(self.now, who.to_owned(), route, key, status);
+        let object = self.store.get(&key).cloned();
+        self.journal.note(self.now, who.to_owned(), route, key, (status, object));
         answer.map(|(_, object)| object).map_err(|refusal| refusal.status())
     }
 

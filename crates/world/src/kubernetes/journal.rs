@@ -1,8 +1,12 @@
 //! What was asked and what was written, for transcripts and counts.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
+use serde_json::Value;
 
 use super::{
     object::Key,
@@ -32,6 +36,8 @@ pub struct Write {
     pub name: String,
     /// The HTTP status.
     pub status: u16,
+    /// The object as it stood right after; `None` where there is none.
+    pub object: Option<Arc<Value>>,
 }
 
 /// Requests by route and by the status of their answer.
@@ -51,12 +57,28 @@ impl Journal {
         *count = count.saturating_add(1);
     }
 
-    pub(super) fn note(&mut self, at: Timestamp, who: String, route: &Route, key: Key, status: u16) {
+    pub(super) fn note(
+        &mut self,
+        at: Timestamp,
+        who: String,
+        route: &Route,
+        key: Key,
+        (status, object): (u16, Option<Arc<Value>>),
+    ) {
         if self.writes.len() == WRITES_MAX {
             self.writes.pop_front();
         }
         let (verb, resource) = (route.verb, route.resource.clone());
-        self.writes.push_back(Write { at, who, verb, resource, namespace: key.namespace, name: key.name, status });
+        self.writes.push_back(Write {
+            at,
+            who,
+            verb,
+            resource,
+            namespace: key.namespace,
+            name: key.name,
+            status,
+            object,
+        });
     }
 
     pub(super) fn unknown(&mut self, sentence: String) {

@@ -1,0 +1,21 @@
+//! The real controller in a simulated world: for tests, the demonstration and benchmarks.
+//!
+//! ```text
+//!  story ──acts──► stage: Kubernetes + Buildkite (crates/world), one clock
+//!                    ▲ events as JobHints: courier      │ requests, in process or over loopback
+//!                    │                                  ▼
+//!                    └────────────── replica: the controller, its clients, its ticks
+//!  what happened ──► transcript (lines), tally (numbers), verdict (invariants)
+//! ```
+//!
+//! Everything goes by the runtime's time: under a paused runtime a day takes a second or two, and the same seed gives the same
+//! bytes; under a running one it is a demonstration.
+
+mod acts;
+pub mod courier;
+pub mod replica;
+pub mod stage;
+pub mod story;
+pub mod tally;
+pub mod transcript;
+pub mod verdict;

@@ -1,0 +1,383 @@
+//! A world in which a story is told, and the loop that moves it.
+//!
+//! ```text
+//!  ┌─► world up to now ─► events to hints ─► what the story says ─► look: transcript, tally ─┐
+//!  └────────────── sleep until the next of them, or until a request changed it ◄─────────────┘
+//! ```
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+use kitepool_world::{
+    Agenda, Chance, Joined, Token,
+    buildkite::{Buildkite, Delivery, JobId, NumbersAge, PickUp, Spread},
+    kubernetes::{Delay, Kind, Kubernetes},
+};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::{
+    courier,
+    replica::{KillPoint, Replica, Side},
+    story::{Events, Jobs, Step, Story},
+    tally::{self, Agents, Summary, Tally},
+    transcript::Transcript,
+    verdict::{Records, Told},
+};
+use crate::{clock::Clock, control::record::Line};
+
+/// Where all pools of a story are.
+pub const NAMESPACE: &str = "buildkite";
+
+/// The usual cluster, and the token that is always there.
+pub const CLUSTER: &str = "0197a1b2-0000-4000-8000-000000000001";
+/// See [`CLUSTER`].
+pub const TOKEN: &str = "bkct_simulated";
+/// The Secret that it lies in.
+const SECRET: &str = "buildkite-agent-token";
+/// The pod definition that is always there.
+const DEFINITION: &str = "agent";
+
+/// A killed controller is away so long: a pod that is started again takes about that.
+const AWAY: Duration = Duration::from_secs(2);
+
+/// How often the state of a pool is told, if it changed.
+const STATE_EVERY: Duration = Duration::from_secs(30);
+
+/// What ticks record between two looks of the stage.
+const LINES_MAX: usize = 10_000;
+
+/// What happens next by the story.
+#[derive(Debug, Clone)]
+pub(super) enum Act {
+    Step(Box<Step>),
+    /// One job of those that come one after another.
+    Job(Box<Jobs>),
+    /// The controller starts again.
+    Start,
+    /// The state of the pools is told.
+    State,
+    End,
+}
+
+/// The world, the story, and what is known of both.
+pub struct Stage {
+    pub(super) world: Joined,
+    pub(super) story: Story,
+    pub(super) clock: Clock,
+    pub(super) acts: Agenda<Act>,
+    pub(super) replica: Replica,
+    pub(super) transcript: Transcript,
+    pub(super) jobs: BTreeMap<String, Vec<JobId>>,
+    pub(super) chance: Chance,
+    end: Timestamp,
+    tally: Tally,
+    records: Records,
+    lines: mpsc::Receiver<Line>,
+    told: Told,
+    controller_writes: u64,
+    states: BTreeMap<String, String>,
+    shed: u64,
+}
+
+/// What a story came to.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What happened.
+    pub transcript: Vec<String>,
+    /// In numbers.
+    pub summary: Summary,
+    /// Broken invariants and expectations, as sentences.
+    pub wrong: Vec<String>,
+    /// How many writes the controller made, those to its Events among them.
+    pub writes: usize,
+}
+
+impl Stage {
+    /// A world for this story, under the runtime's own clock, which is at `story.start` now.
+    pub fn new(story: Story, kill_point: Arc<KillPoint>) -> Self {
+        let clock = Clock::fixed(story.start);
+        let world = world(&story, &clock);
+        let (record, lines) = mpsc::channel(LINES_MAX);
+        let config = super::replica::config(NAMESPACE, story.poll_interval);
+        let replica = Replica::new(world.clone(), clock.clone(), config, record, kill_point);
+        let mut acts = Agenda::default();
+        let at = |since: Duration| story.start.saturating_add(since).unwrap_or(Timestamp::MAX);
+        acts.enter(story.start, Act::Start);
+        for step in &story.story {
+            acts.enter(at(step.at), Act::Step(Box::new(step.clone())));
+        }
+        acts.enter(at(STATE_EVERY), Act::State);
+        let end = at(story.lasts);
+        acts.enter(end, Act::End);
+        Self {
+            transcript: Transcript::new(story.start),
+            chance: Chance::new(story.seed, "the story's jobs"),
+            world,
+            clock,
+            acts,
+            replica,
+            end,
+            lines,
+            story,
+            jobs: BTreeMap::new(),
+            tally: Tally::default(),
+            records: Records::default(),
+            told: Told::default(),
+            controller_writes: 0,
+            states: BTreeMap::new(),
+            shed: 0,
+        }
+    }
+
+    /// Tells the story to its end.
+    pub async fn play(mut self) -> Outcome {
+        loop {
+            let now = self.clock.now();
+            self.world.advance(now);
+            self.carry_events(now);
+            while let Some((_, act)) = self.acts.due(now) {
+                self.perform(act, now);
+            }
+            let next = self.world.advance(now);
+            self.look(now);
+            if now >= self.end {
+                return self.outcome(now);
+            }
+            let next = [next, self.acts.next_at()].into_iter().flatten().min().unwrap_or(self.end);
+            let wait = Duration::try_from(next.duration_since(now)).unwrap_or_default();
+            let kill_point = Arc::clone(self.replica.kill_point());
+            tokio::select! {
+                biased;
+                () = kill_point.reached() => {
+                    self.replica.kill();
+                    self.transcript.say(self.clock.now(), "the controller is killed");
+                    self.start_later();
+                }
+                () = self.world.kubernetes().changed() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    pub(super) fn start_later(&mut self) {
+        let at = self.clock.now().saturating_add(AWAY).unwrap_or(self.end);
+        self.acts.enter(at, Act::Start);
+    }
+
+    fn carry_events(&mut self, now: Timestamp) {
+        let events = self.world.buildkite().at(now, |buildkite| buildkite.take_events(now));
+        if events.is_empty() {
+            return;
+        }
+        for event in &events {
+            self.told.entry(event.uuid.clone()).or_default().push(now);
+        }
+        let carried = courier::carry(&events, &self.world, NAMESPACE, now);
+        self.shed += carried.shed;
+        let count = events.len();
+        let shed = if carried.shed > 0 { format!(", {} shed", carried.shed) } else { String::new() };
+        self.transcript.say(now, &format!("events of {count} jobs arrive{shed}"));
+    }
+
+    /// Takes in what was written and what ticks recorded.
+    fn look(&mut self, now: Timestamp) {
+        let writes = self.world.kubernetes().with(now, Kubernetes::take_writes);
+        for write in writes.iter().filter(|write| is_controllers(&write.who)) {
+            self.transcript.wrote(write);
+            self.controller_writes += 1;
+        }
+        while let Ok(line) = self.lines.try_recv() {
+            self.records.take_in(line);
+        }
+        self.tally.note(now, tally::agents(&self.world, NAMESPACE, None));
+    }
+
+    /// Tells how each pool stands, where that changed.
+    pub(super) fn tell_state(&mut self, now: Timestamp) {
+        let pools = self.world.kubernetes().peek(|kubernetes| kubernetes.objects(Kind::AgentPool, NAMESPACE));
+        for pool in pools {
+            let text = |path: &str| pool.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+            let (name, queue) = (text("/metadata/name"), text("/spec/queue"));
+            let load = self.world.buildkite().peek(|buildkite| buildkite.load(CLUSTER, &queue));
+            let Agents { busy, idle, starting, draining } = tally::agents(&self.world, NAMESPACE, Some(&name));
+            let state = format!(
+                "{name}: jobs {} scheduled, {} running, {} waiting; agents {busy} busy, {idle} idle, {starting} starting, {draining} draining",
+                load.scheduled, load.running, load.waiting
+            );
+            if self.states.get(&name) != Some(&state) {
+                self.transcript.say(now, &state);
+                self.states.insert(name, state);
+            }
+        }
+        self.acts.enter(now.saturating_add(STATE_EVERY).unwrap_or(self.end), Act::State);
+    }
+
+    fn outcome(mut self, now: Timestamp) -> Outcome {
+        self.replica.kill();
+        // What was recorded up to the end is in the channel.
+        while let Ok(line) = self.lines.try_recv() {
+            self.records.take_in(line);
+        }
+        let mut wrong = self.records.violations(&self.world, &self.told);
+        wrong.extend(self.unexpected());
+        self.transcript.say(now, "the end");
+        Outcome {
+            summary: self.tally.summary(&self.world, self.controller_writes),
+            writes: self.replica.kill_point().seen(),
+            transcript: self.transcript.into_lines(),
+            wrong,
+        }
+    }
+
+    /// What the story expected and did not come.
+    fn unexpected(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let jobs = self.world.buildkite().peek(Buildkite::summary);
+        let expect = &self.story.expect;
+        if let Some(passed) = expect.passed.filter(|passed| *passed != jobs.passed) {
+            wrong.push(format!("{} jobs passed, {passed} were expected to", jobs.passed));
+        }
+        if jobs.killed + jobs.lost != expect.killed {
+            wrong.push(format!(
+                "{} jobs were killed or lost, {} were expected to",
+                jobs.killed + jobs.lost,
+                expect.killed
+            ));
+        }
+        self.world.kubernetes().peek(|kubernetes| {
+            for sentence in kubernetes.unknown() {
+                wrong.push(format!("asked for what is not simulated: {sentence}"));
+            }
+            for (pool, expected) in &expect.replicas {
+                let found = replicas_of(kubernetes, pool);
+                if found != u64::from(*expected) {
+                    wrong.push(format!("pool {pool} has {found} replicas, {expected} were expected"));
+                }
+            }
+        });
+        wrong
+    }
+}
+
+/// Whether this is the controller under its field manager, or under no name at all (Events).
+fn is_controllers(who: &str) -> bool {
+    who.is_empty() || who.starts_with("kitepool")
+}
+
+/// Replicas of all Deployments of a pool together.
+fn replicas_of(kubernetes: &Kubernetes, pool: &str) -> u64 {
+    let deployments = kubernetes.objects(Kind::Deployment, NAMESPACE);
+    let of_pool = deployments.iter().filter(|deployment| {
+        let label = deployment.pointer("/metadata/labels").and_then(|labels| labels.get(kitepool_api::POOL_LABEL));
+        label.and_then(Value::as_str) == Some(pool)
+    });
+    of_pool.filter_map(|deployment| deployment.pointer("/spec/replicas").and_then(Value::as_u64)).sum()
+}
+
+/// Everything as it is before the story begins.
+fn world(story: &Story, clock: &Clock) -> Joined {
+    let (seed, start) = (story.seed, story.start);
+    let buildkite = Buildkite::new(buildkite_settings(story), seed, start);
+    let kubernetes = Kubernetes::new(kubernetes_settings(story), seed, start);
+    let world = Joined::new(kubernetes, buildkite);
+    let reading = clock.clone();
+    world.buildkite().set_clock(move || reading.now());
+    world.buildkite().set_poll_duration(story.buildkite.poll_duration);
+    add_token(&world, SECRET, TOKEN, "acme", CLUSTER, start);
+    for token in &story.tokens {
+        add_token(&world, &token.secret, &token.token, &token.organization, &token.cluster, start);
+    }
+    put(&world, definition("agent:1"), start);
+    if let Some(quota) = story.kubernetes.hint_quota {
+        let hard = json!({ "count/jobhints.kitepool.dev": quota.to_string() });
+        put(&world, object("v1", "ResourceQuota", "hints", &json!({ "spec": { "hard": hard } })), start);
+    }
+    for pool in &story.pools {
+        put(&world, pool_manifest(pool, &story.defaults), start);
+    }
+    // What was written so far is the beginning, and no part of the story.
+    world.kubernetes().with(start, |kubernetes| drop(kubernetes.take_writes()));
+    world
+}
+
+fn buildkite_settings(story: &Story) -> kitepool_world::buildkite::Settings {
+    let side = &story.buildkite;
+    kitepool_world::buildkite::Settings {
+        pick_up: side.ping.map_or(PickUp::Streaming, |interval| PickUp::Polling { interval }),
+        numbers: NumbersAge { refresh: side.refresh, lag: side.lag },
+        events: delivery(side.events),
+        ..kitepool_world::buildkite::Settings::default()
+    }
+}
+
+pub(super) fn delivery(events: Events) -> Delivery {
+    Delivery {
+        delay: Spread::Tailed { least: events.least, mean: events.mean, most: events.most },
+        lost_permille: events.lost_permille,
+        doubled_permille: events.doubled_permille,
+        again: false,
+    }
+}
+
+fn kubernetes_settings(story: &Story) -> kitepool_world::kubernetes::Settings {
+    let side = &story.kubernetes;
+    kitepool_world::kubernetes::Settings {
+        definitions: kitepool_api::crds().iter().filter_map(|crd| serde_json::to_value(crd).ok()).collect(),
+        start_up: Delay::between(side.start_least, side.start_most),
+        nodes: side.nodes.clone(),
+        ..kitepool_world::kubernetes::Settings::default()
+    }
+}
+
+fn add_token(world: &Joined, secret: &str, token: &str, organization: &str, cluster: &str, now: Timestamp) {
+    let data = k8s_openapi::ByteString(token.as_bytes().to_vec());
+    put(world, object("v1", "Secret", secret, &json!({ "data": { "token": data } })), now);
+    world.set_token((NAMESPACE.to_owned(), secret.to_owned()), token);
+    world.buildkite().set_token(token, Some(Token::new(organization, Some(cluster))));
+}
+
+/// The pod definition with this image.
+pub(super) fn definition(image: &str) -> Value {
+    let container = json!({ "name": "agent", "image": image, "command": ["buildkite-agent", "start"] });
+    object("v1", "PodTemplate", DEFINITION, &json!({ "template": { "spec": { "containers": [container] } } }))
+}
+
+/// A pool as the story has it, on top of its defaults.
+pub(super) fn pool_manifest(pool: &Value, defaults: &Value) -> Value {
+    let name = pool.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+    let spec = json!({
+        "queue": name,
+        "token": { "secretRef": { "name": SECRET, "key": "token" } },
+        "podTemplateRef": { "name": DEFINITION },
+    });
+    let mut manifest = object("kitepool.dev/v1alpha1", "AgentPool", name, &json!({ "spec": spec }));
+    json_patch::merge(&mut manifest, &json!({ "spec": defaults.as_object().cloned().unwrap_or_default() }));
+    json_patch::merge(&mut manifest, pool);
+    manifest
+}
+
+fn object(api_version: &str, kind: &str, name: &str, rest: &Value) -> Value {
+    let metadata = json!({ "name": name, "namespace": NAMESPACE });
+    let mut object = json!({ "apiVersion": api_version, "kind": kind, "metadata": metadata });
+    json_patch::merge(&mut object, rest);
+    object
+}
+
+/// As a person would.
+pub(super) fn put(world: &Joined, object: Value, now: Timestamp) {
+    let put = world.kubernetes().with(now, |kubernetes| kubernetes.put("kubectl", object, now));
+    if let Err(refusal) = put {
+        tracing::error!(%refusal, "the story's object is refused");
+    }
+}
+
+/// Never killed, and writes are counted.
+pub fn never_killed() -> Arc<KillPoint> {
+    KillPoint::new(0, Side::Before)
+}
+
+/// From the beginning, as text.
+pub(super) fn later(now: Timestamp, by: Duration) -> Timestamp {
+    SignedDuration::try_from(by).ok().and_then(|by| now.checked_add(by).ok()).unwrap_or(Timestamp::MAX)
+}

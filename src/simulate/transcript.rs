@@ -1,0 +1,89 @@
+//! What happened, a line each: to be read by a person and compared byte by byte.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use kitepool_world::kubernetes::{Verb, Write};
+use serde_json::Value;
+
+/// Lines, each with how long after the beginning it was.
+#[derive(Debug, Default)]
+pub struct Transcript {
+    start: Timestamp,
+    lines: Vec<(Timestamp, String)>,
+    /// What each pool's status said last: conditions by type, and the last decision.
+    said: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+impl Transcript {
+    /// One that begins at `start`.
+    pub fn new(start: Timestamp) -> Self {
+        Self { start, ..Self::default() }
+    }
+
+    /// All lines in the order of time. What a client wrote is seen a little later than it was written.
+    pub fn into_lines(mut self) -> Vec<String> {
+        self.lines.sort_by_key(|(at, _)| *at);
+        self.lines.into_iter().map(|(_, line)| line).collect()
+    }
+
+    /// One line.
+    pub fn say(&mut self, now: Timestamp, text: &str) {
+        let since = now.duration_since(self.start).unsigned_abs();
+        let (seconds, tenths) = (since.as_secs(), since.subsec_millis() / 100);
+        let (hours, minutes) = (seconds / 3_600, seconds / 60 % 60);
+        self.lines.push((now, format!("{hours:02}:{minutes:02}:{:02}.{tenths} {text}", seconds % 60)));
+    }
+
+    /// What the controller wrote.
+    pub fn wrote(&mut self, write: &Write) {
+        let Write { at, verb, resource, name, status, object, .. } = write;
+        if *status >= 400 {
+            self.say(*at, &format!("  refused {status}: {verb:?} {resource} {name}"));
+            return;
+        }
+        let object = object.as_deref().unwrap_or(&Value::Null);
+        let replicas = object.pointer("/spec/replicas").and_then(Value::as_u64).unwrap_or_default();
+        match (verb, resource.as_str()) {
+            (Verb::Create, "deployments") => self.say(*at, &format!("  creates {name} with {replicas}")),
+            (_, "deployments/scale") => self.say(*at, &format!("  scales {name} to {replicas}")),
+            (Verb::Delete, "deployments") => self.say(*at, &format!("  deletes {name}")),
+            (_, "agentpools/status") => self.pool_said(write, object),
+            (Verb::Create, "events") => self.event(write, object),
+            _ => {}
+        }
+    }
+
+    /// What the status of a pool says that it did not say before.
+    fn pool_said(&mut self, write: &Write, pool: &Value) {
+        let said = self.said.entry(write.name.clone()).or_default();
+        let mut news = Vec::new();
+        let mut note = |key: &str, text: String| {
+            if said.get(key) != Some(&text) {
+                news.push(format!("  {}: {text}", write.name));
+                said.insert(key.to_owned(), text);
+            }
+        };
+        let conditions = pool.pointer("/status/conditions").and_then(Value::as_array);
+        for condition in conditions.into_iter().flatten() {
+            let [kind, status, reason] = ["type", "status", "reason"].map(|key| text(condition, key));
+            note(kind, format!("{kind}={status} ({reason})"));
+        }
+        if let Some(last) = pool.pointer("/status/lastDecision") {
+            let number = |key: &str| last.get(key).and_then(Value::as_i64).unwrap_or_default();
+            note("", format!("{} -> {}: {}", number("from"), number("to"), text(last, "reason")));
+        }
+        for line in news {
+            self.say(write.at, &line);
+        }
+    }
+
+    fn event(&mut self, write: &Write, event: &Value) {
+        let about = event.pointer("/regarding").map(|about| text(about, "name")).unwrap_or_default();
+        self.say(write.at, &format!("  Event {} on {about}: {}", text(event, "reason"), text(event, "note")));
+    }
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value.get(key).and_then(Value::as_str).unwrap_or_default()
+}

@@ -1,0 +1,102 @@
+//! Holds a simulation to the invariants: every tick of the controller, against what truly was so in the simulated Buildkite.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use kitepool_policy::{
+    demand::{CLOCK_GRAIN, MARGIN, METRICS_STALENESS},
+    observation::QueueObservation,
+    rules::match_tags,
+    units::Agents,
+    violations::{History, Tick, Truth},
+};
+use kitepool_world::{
+    Joined,
+    buildkite::{Buildkite, Job},
+};
+
+use crate::control::record::Line;
+
+/// When hints of each job were stored, by the job's uuid.
+pub type Told = BTreeMap<String, Vec<Timestamp>>;
+
+/// Keeps what the ticks saw and decided.
+#[derive(Debug, Default)]
+pub struct Records {
+    /// By term and queue, in the order of time.
+    threads: BTreeMap<(Timestamp, String), Vec<Line>>,
+}
+
+impl Records {
+    /// Takes in a line. One that says what the last one said is left out, unless a poll lies between them: the invariants
+    /// that look at stretches of time look at gaps between ticks as well.
+    pub fn take_in(&mut self, line: Line) {
+        let thread = self.threads.entry((line.term, line.queue.clone())).or_default();
+        if let [.., before, last] = thread.as_slice() {
+            let is_same = |other: &Line| other.observation == line.observation && other.decisions == line.decisions;
+            if is_same(last) && is_same(before) && line.now.duration_since(before.now) < METRICS_STALENESS {
+                thread.pop();
+            }
+        }
+        thread.push(line);
+    }
+
+    /// How many lines are kept.
+    pub fn len(&self) -> usize {
+        self.threads.values().map(Vec::len).sum()
+    }
+
+    /// Whether nothing was decided.
+    pub fn is_empty(&self) -> bool {
+        self.threads.is_empty()
+    }
+
+    /// What was violated, as sentences.
+    pub fn violations(&self, world: &Joined, told: &Told) -> Vec<String> {
+        let mut found = Vec::new();
+        world.buildkite().peek(|buildkite| {
+            for ((term, queue), lines) in &self.threads {
+                let history = History { ticks: lines.iter().map(|line| tick(line, buildkite, told)).collect() };
+                let broken = kitepool_policy::violations(&history);
+                found.extend(
+                    broken.into_iter().map(|violation| format!("{violation} (queue {queue}, led since {term})")),
+                );
+            }
+        });
+        found
+    }
+}
+
+fn tick(line: &Line, buildkite: &Buildkite, told: &Told) -> Tick {
+    Tick {
+        now: line.now,
+        truth: truth(&line.queue, &line.observation, buildkite, told, line.now),
+        queue: line.observation.clone(),
+        decisions: line.decisions.clone(),
+    }
+}
+
+/// What was so at `now`. Instants that fall together with a tick count for both sides of it: whether the tick or the job came
+/// first does not matter to anybody but us.
+fn truth(key: &str, observed: &QueueObservation, buildkite: &Buildkite, told: &Told, now: Timestamp) -> Option<Truth> {
+    let date = observed.reading.last_good?.date;
+    let ttl = observed.pools.iter().map(|pool| pool.spec.hint_ttl).max()?;
+    let is_told = |job: &Job| {
+        let lives = |stored: &Timestamp| *stored < now && now.duration_since(*stored).unsigned_abs() <= ttl;
+        let fits = observed.pools.iter().any(|pool| match_tags(&job.rules, &pool.spec.tags));
+        fits && told.get(&job.uuid).is_some_and(|stored| stored.iter().any(lives))
+    };
+    let mut truth = Truth::default();
+    let of_queue = |job: &&Job| *job.queue == *observed.queue && key.contains(&*job.cluster);
+    for job in buildkite.jobs().filter(of_queue) {
+        let Some(runnable_at) = job.runnable_at.filter(|at| *at <= now) else { continue };
+        let add = |to: &mut Agents, is_so: bool| *to = to.plus(Agents(u32::from(is_so)));
+        let after_date = runnable_at.duration_since(date);
+        add(&mut truth.demand, job.finished_at.is_none_or(|at| at > now));
+        add(&mut truth.within_margin, (-MARGIN..CLOCK_GRAIN).contains(&after_date));
+        add(&mut truth.untold, after_date >= CLOCK_GRAIN && !is_told(job));
+        let counted_at = date.checked_sub(METRICS_STALENESS + SignedDuration::from_secs(1)).unwrap_or(date);
+        add(&mut truth.finished, job.finished_at.is_some_and(|at| counted_at <= at && at <= now));
+    }
+    Some(truth)
+}
