@@ -13,6 +13,7 @@
 
 mod acts;
 pub mod courier;
+pub mod random;
 pub mod replica;
 pub mod stage;
 pub mod story;
