@@ -115,6 +115,7 @@ async fn a_delayed_write_lands_after_its_client_gave_up() {
     assert!(matches!(again, kube::Error::Api(status) if status.code == 409 && status.reason == "AlreadyExists"));
 
     let hangs = Fault { hangs: true, ..Fault::default() };
-    shared.with(Timestamp::UNIX_EPOCH, |kubernetes| kubernetes.set_fault(Route::new(Verb::Get, "secrets"), Some(hangs)));
+    shared
+        .with(Timestamp::UNIX_EPOCH, |kubernetes| kubernetes.set_fault(Route::new(Verb::Get, "secrets"), Some(hangs)));
     assert!(tokio::time::timeout(Duration::from_hours(1), api.get("b")).await.is_err());
 }
