@@ -67,6 +67,8 @@ both! {
     the_schema_and_the_views_of_the_controller_agree: controller,
     the_controller_s_own_writes_are_answered: controller,
     a_deployment_runs_its_course: deployments,
+    a_new_size_is_observed_before_it_is_counted: deployments,
+    a_pod_without_a_node_goes_first: deployments,
     victims_go_in_order: deployments,
     victims_of_one_cost_go_by_age_and_restarts: deployments,
     pods_are_deleted_with_grace: deployments,

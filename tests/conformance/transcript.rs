@@ -179,9 +179,10 @@ fn renamed(value: Value, key: &str, versions: &BTreeMap<u64, String>, texts: &[(
                 None => json!(replaced(text, texts)),
             }
         }
-        // 0 and 0.0 are the same to whoever reads them as a number with a point.
+        // 0 and 0.0 are the same to whoever reads a number that may have a point.
         Value::Number(number) => {
-            number.as_f64().filter(|n| n.fract() == 0.0).map_or_else(|| json!(number), |n| json!(n))
+            let whole = number.as_f64().filter(|number| number.fract() == 0.0).map(|number| format!("{number:.0}"));
+            whole.and_then(|whole| whole.parse::<i64>().ok()).map_or_else(|| json!(number), |whole| json!(whole))
         }
         other @ (Value::Null | Value::Bool(_)) => other,
     }
