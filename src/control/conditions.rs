@@ -14,6 +14,8 @@ pub enum ConditionType {
     LoadFresh,
     /// A limit holds the pool.
     AtLimit,
+    /// Jobs of the queue stay queued though agents are idle.
+    Unsatisfiable,
     /// Other pools serve the queue as well.
     QueueShared,
     /// Somebody else scales it again and again.
@@ -22,7 +24,8 @@ pub enum ConditionType {
 
 impl ConditionType {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Self; 5] = [Self::Ready, Self::LoadFresh, Self::AtLimit, Self::QueueShared, Self::Contested];
+    pub const ALL: [Self; 6] =
+        [Self::Ready, Self::LoadFresh, Self::AtLimit, Self::Unsatisfiable, Self::QueueShared, Self::Contested];
 
     /// Its name in the status.
     pub const fn as_str(self) -> &'static str {
@@ -30,6 +33,7 @@ impl ConditionType {
             Self::Ready => "Ready",
             Self::LoadFresh => "LoadFresh",
             Self::AtLimit => "AtLimit",
+            Self::Unsatisfiable => "Unsatisfiable",
             Self::QueueShared => "QueueShared",
             Self::Contested => "Contested",
         }
@@ -42,7 +46,7 @@ impl ConditionType {
 
     /// Whether somebody should look at it when it is not as it should be. Limits and company on a queue are as configured.
     const fn is_alarming(self) -> bool {
-        matches!(self, Self::Ready | Self::LoadFresh | Self::Contested)
+        matches!(self, Self::Ready | Self::LoadFresh | Self::Unsatisfiable | Self::Contested)
     }
 }
 

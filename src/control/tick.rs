@@ -17,6 +17,7 @@ use kitepool_policy::{
     memory::Memory,
     observation::Trouble,
     spec::{Mode, PoolName},
+    unsatisfiable::Watch,
 };
 use tokio::{sync::Notify, task::JoinSet, time::Instant};
 
@@ -26,7 +27,7 @@ use super::{
     hints::{self, HintSweep},
     pool::{PlanInputs, PoolFacts, PoolState, owner, reference},
     pool_status::{self, NewStatus},
-    queues::{Queue, by_key},
+    queues::{self, Queue},
     readings::{QueueKey, Readings, Seen},
     run::Shared,
     show,
@@ -66,6 +67,8 @@ pub struct Term {
     pub(super) announcer: Announcer,
     pools: BTreeMap<String, PoolState>,
     overlay: Overlay,
+    /// What the readings of each queue have in common. A new term begins anew, which costs a minute's delay.
+    watches: BTreeMap<QueueKey, Watch>,
 }
 
 /// A valid pool in this tick.
@@ -98,9 +101,9 @@ impl Term {
         let readings = Readings::begin(&shared, reader.clone(), wake, background)?;
         let writers = Writers::new(Arc::clone(&writer), reader, shared.clock.clone(), Arc::clone(wake));
         let sweep = HintSweep::new(writer, shared.metrics.clone(), shared.clock.clone());
-        let (pools, overlay) = (BTreeMap::new(), Overlay::default());
+        let (pools, overlay, watches) = (BTreeMap::new(), Overlay::default(), BTreeMap::new());
         let began = shared.clock.mono();
-        Ok(Self { shared, began, watch, readings, writers, sweep, announcer, pools, overlay })
+        Ok(Self { shared, began, watch, readings, writers, sweep, announcer, pools, overlay, watches })
     }
 
     /// One pass.
@@ -116,7 +119,8 @@ impl Term {
             return;
         }
         let (candidates, broken) = self.observe();
-        let queues = by_key(&candidates, &broken, &self.watch);
+        let mut queues = queues::by_key(&candidates, &broken, &self.watch);
+        queues::watch(&mut queues, &mut self.watches);
         let mut decisions = self.decide(&queues, now);
         for candidate in &candidates {
             let decision = decisions.remove(&candidate.view().uid);

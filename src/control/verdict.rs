@@ -31,6 +31,7 @@ pub fn of(
 ) -> Verdict {
     let mut conditions = vec![ready(plan, seen, decision, refusal), load_fresh(seen, decision)];
     conditions.extend(decision.map(at_limit));
+    conditions.extend(decision.map(unsatisfiable));
     conditions.push(queue_shared(companions));
     conditions.extend(decision.map(contested));
     let decided = decision
@@ -125,6 +126,26 @@ fn at_limit(decision: &Decision) -> Condition {
         // A step holds a pool for some seconds; that is its ordinary way, not a state to look at.
         _ => Condition::new(ConditionType::AtLimit, false, "WithinLimits", "no limit holds the pool"),
     }
+}
+
+fn unsatisfiable(decision: &Decision) -> Condition {
+    let kind = ConditionType::Unsatisfiable;
+    let Some(found) = decision.memory.unsatisfiable else {
+        return Condition::new(
+            kind,
+            false,
+            "Served",
+            "no job waits beside idle agents for longer than they take to ask",
+        );
+    };
+    // The policy's own sentence holds what runs at the moment, which is no part of this.
+    let message = format!(
+        "{} jobs stay queued though agents are idle, and none starts; no pool of the queue grows for them until one does. \
+         Compare their agent rules with spec.tags, see in Buildkite whether the queue is paused, agents are paused, or a \
+         concurrency limit holds the jobs; cancel those that shall never run",
+        found.jobs
+    );
+    Condition::new(kind, true, "NoAgentTakesThem", message)
 }
 
 fn queue_shared(companions: &[PoolName]) -> Condition {

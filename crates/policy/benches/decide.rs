@@ -14,10 +14,11 @@ use jiff::{SignedDuration, Timestamp};
 use kitepool_policy::{
     check, decide,
     decision::Decision,
-    memory::{Asked, Memory, PEAKS_MAX, Peak, Period},
+    memory::{Asked, Memory, PEAKS_MAX, Peak, Period, Unsatisfiable},
     observation::{Generation, GoodReading, Hint, Load, PodCounts, PoolObservation, QueueObservation, Reading},
     spec::{Fraction, Limits, Mode, Pause, Percent, PoolName, PoolSpec, ScaleDown, ScaleUp, Schedule, Spare, Step},
     units::{Agents, AgentsPerPod, Jobs, Pods},
+    unsatisfiable::Watch,
 };
 
 /// Calls per case. Enough for a p99 that repeats, few enough to wait for.
@@ -128,6 +129,7 @@ impl Case {
             asked: [asked("linux-6c4f9d", 20), asked("linux-97b1aa", 60)].into(),
             foreign: vec![self.ago(500), self.ago(300)],
             contested_since: None,
+            unsatisfiable: Some(Unsatisfiable { jobs: Jobs(2), since: self.ago(500) }),
         }
     }
 
@@ -164,6 +166,7 @@ impl Case {
             hints: (0..hints).map(hint).collect(),
             standing: Agents(0),
             pools: (0..pools).map(pool).collect(),
+            watch: Watch::default(),
         }
     }
 

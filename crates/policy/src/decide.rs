@@ -72,7 +72,8 @@ fn decide_pool(
 
     report.add(StepName::Share, demand.agents().0, share.agents.0, share.reason(demand.agents()));
 
-    let on_top = spare::on_top(spec.spare, share.agents);
+    memory.unsatisfiable = demand.unsatisfiable;
+    let on_top = spare::on_top(spec.spare, share.agents, demand.unsatisfiable.is_some());
     let agents = share.agents.plus(on_top);
     report.add(StepName::Spare, share.agents.0, agents.0, spare::reason(on_top));
 

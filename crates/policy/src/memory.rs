@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::units::Pods;
+use crate::units::{Jobs, Pods};
 
 /// The most peaks that are kept. More are merged, keeping the later time and the larger want, so that a merge only ever holds a
 /// pool up for longer. Eight give a five-minute window a grain below 43 s: a seventh of it, since a window that slides over
@@ -50,6 +50,9 @@ pub struct Memory {
     /// Since when the pool is contested; a person's word ends it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub contested_since: Option<Timestamp>,
+    /// Jobs of the queue that no agent takes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unsatisfiable: Option<Unsatisfiable>,
 }
 
 impl Memory {
@@ -86,6 +89,16 @@ impl Memory {
         // Peaks that now end together: the larger one, which comes first, says it all.
         self.peaks.dedup_by(|later, earlier| later.until <= earlier.until);
     }
+}
+
+/// Jobs that no agent of the queue takes; every pool of it remembers the same. It changes when their number does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Unsatisfiable {
+    /// How many.
+    pub jobs: Jobs,
+    /// `Date` of the reading by which it was found, by Buildkite's clock.
+    pub since: Timestamp,
 }
 
 /// A want and the last instant it held.

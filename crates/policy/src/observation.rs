@@ -6,6 +6,7 @@ use crate::{
     memory::Memory,
     spec::PoolSpec,
     units::{Agents, Jobs, Pods},
+    unsatisfiable::Watch,
 };
 
 /// Everything that one decision looks at.
@@ -21,6 +22,8 @@ pub struct QueueObservation {
     pub standing: Agents,
     /// The pools that serve it, in any order.
     pub pools: Vec<PoolObservation>,
+    /// What its readings have in common, this one among them.
+    pub watch: Watch,
 }
 
 /// The load of a queue as Buildkite counts it.

@@ -28,6 +28,9 @@ pub enum Reason {
     /// Demand: what it is made of.
     Jobs { running: Jobs, scheduled: Jobs, unsure: Jobs, new: Jobs, unmatched: Jobs, ahead: Agents },
 
+    /// Demand: jobs that no agent takes are left out of it.
+    Unsatisfiable { jobs: Jobs, running: Jobs, queued: Agents, ahead: Agents },
+
     /// Share: other pools and standing agents have the rest.
     SharedOut { demand: Agents },
     /// Share: more than all pools of the queue may hold.
@@ -97,6 +100,7 @@ impl Reason {
             Self::ReadingStale { .. } => "ReadingStale",
             Self::ReadingFromFuture { .. } => "ReadingFromFuture",
             Self::Jobs { .. } => "Jobs",
+            Self::Unsatisfiable { .. } => "Unsatisfiable",
             Self::SharedOut { .. } => "SharedOut",
             Self::BeyondAllPools { .. } => "BeyondAllPools",
             Self::SpareOnTop { .. } => "SpareOnTop",
@@ -209,6 +213,15 @@ impl fmt::Display for Reason {
                     write!(f, "; {unmatched} jobs ask for tags that no pool of this queue has")?;
                 }
                 Ok(())
+            }
+            Self::Unsatisfiable { jobs, running, queued, ahead } => {
+                write!(
+                    f,
+                    "{jobs} jobs stay queued beside idle agents and none starts, so no pool grows for them until one does: compare \
+                     their agent rules with the pools' tags, and see whether the queue is paused or a concurrency limit holds \
+                     them; {running} jobs run and {queued} others wait for an agent"
+                )?;
+                if ahead.is_zero() { Ok(()) } else { write!(f, "; {ahead} agents are started ahead of waiting jobs") }
             }
             Self::SharedOut { demand } => {
                 write!(f, "other pools or agents of the queue serve the rest of the {demand} agents wanted")

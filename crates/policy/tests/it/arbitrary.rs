@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp, civil, tz::TimeZone};
 use kitepool_policy::{
-    memory::{Asked, Memory, Peak, Period},
+    memory::{Asked, Memory, Peak, Period, Unsatisfiable},
     observation::{
         Generation, GoodReading, Hint, Load, PodCounts, PoolObservation, QueueObservation, Reading, Trouble,
     },
     spec::{Fraction, Limits, Mode, Pause, Percent, PoolSpec, ScaleDown, ScaleUp, Schedule, Spare, Step},
     units::{Agents, AgentsPerPod, Jobs, Pods},
+    unsatisfiable::Watch,
 };
 use proptest::{collection, option, prelude::*, sample::select};
 
@@ -148,9 +149,17 @@ fn wants() -> impl Strategy<Value = (Option<Pods>, Vec<Peak>)> {
 pub(crate) fn memory() -> impl Strategy<Value = Memory> {
     let names = select(vec!["a".to_owned(), "b".to_owned(), "gone".to_owned()]);
     let asked = collection::btree_map(names, asked(), 0..4);
-    let contest = (collection::vec(time(), 0..4), 0_u8..10, time());
+    let contest = (collection::vec(time(), 0..4), 0_u8..10, time(), option::weighted(0.2, (count(), time())));
     (option::of(time()), option::of(time()), wants(), period(), period(), asked, contest).prop_map(
-        |(last_up, last_down, (want, peaks), up_period, down_period, asked, (foreign, contested, since))| Memory {
+        |(
+            last_up,
+            last_down,
+            (want, peaks),
+            up_period,
+            down_period,
+            asked,
+            (foreign, contested, since, unsatisfiable),
+        )| Memory {
             last_up,
             last_down,
             want,
@@ -160,6 +169,7 @@ pub(crate) fn memory() -> impl Strategy<Value = Memory> {
             asked,
             foreign,
             contested_since: (contested == 9).then_some(since),
+            unsatisfiable: unsatisfiable.map(|(jobs, since)| Unsatisfiable { jobs: Jobs(jobs), since }),
         },
     )
 }
@@ -279,6 +289,7 @@ fn queue_of(pools: impl Strategy<Value = Vec<PoolObservation>>) -> impl Strategy
             hints,
             standing: Agents(standing),
             pools,
+            watch: Watch::default(),
         },
     )
 }

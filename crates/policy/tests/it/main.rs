@@ -18,6 +18,8 @@ mod ledger;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod polling;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod rolling;
@@ -32,5 +34,7 @@ mod share;
 mod shrink;
 #[cfg(test)]
 mod stabilise;
+#[cfg(test)]
+mod unsatisfiable;
 #[cfg(test)]
 mod world;

@@ -15,6 +15,7 @@ use kitepool_policy::{
     },
     spec::{Pause, PoolSpec},
     units::{Agents, Jobs, Pods},
+    unsatisfiable::Watch,
     violations::{History, Tick},
 };
 
@@ -112,6 +113,7 @@ pub(crate) struct World {
     hints: Vec<Hint>,
     loads: VecDeque<Load>,
     reading: Reading,
+    watch: Watch,
     trouble_for: u32,
     writes_fail_for: u32,
     /// The most agents with a job, draining ones left out, for which a decision left no place.
@@ -135,6 +137,7 @@ impl World {
             hints: Vec::new(),
             loads: VecDeque::new(),
             reading: Reading { last_good: None, trouble: Some(Trouble::NotRead) },
+            watch: Watch::default(),
             trouble_for: 0,
             writes_fail_for: 0,
             homeless: 0,
@@ -305,6 +308,7 @@ impl World {
             hints: std::mem::take(&mut self.hints),
             standing: Agents(0),
             pools: self.places.iter().map(|place| observed(place, self.starts_in)).collect(),
+            watch: Watch::default(),
         };
         let now = self.our_time();
         let lives = |hint: &Hint| {
@@ -312,6 +316,8 @@ impl World {
         };
         queue.hints = queue.hints.iter().filter(|hint| lives(hint)).cloned().collect();
         self.hints.clone_from(&queue.hints);
+        self.watch.look(&queue);
+        queue.watch.clone_from(&self.watch);
         queue
     }
 
