@@ -118,7 +118,7 @@ impl Term {
             show::board(self);
             return;
         }
-        let (candidates, broken) = self.observe();
+        let (candidates, broken) = self.observe(now);
         let mut queues = queues::by_key(&candidates, &broken, &self.watch);
         queues::watch(&mut queues, &mut self.watches);
         let mut decisions = self.decide(&queues, now);
@@ -215,7 +215,7 @@ impl Term {
     }
 
     /// All pools as they are now: the valid ones, and those that are broken.
-    fn observe(&mut self) -> (Vec<Candidate>, Vec<PoolFacts>) {
+    fn observe(&mut self, now: Timestamp) -> (Vec<Candidate>, Vec<PoolFacts>) {
         let mut seen_pools = Vec::new();
         let mut broken = Vec::new();
         let mut present = BTreeSet::new();
@@ -226,7 +226,7 @@ impl Term {
                 unseen.insert(namespace.clone());
                 continue;
             }
-            let snapshot = NamespaceSnapshot::take(cells);
+            let snapshot = NamespaceSnapshot::take(cells, now);
             for view in cells.pools.objects().into_values().filter(|view| !view.is_deleting) {
                 present.insert(view.uid.clone());
                 self.overlay.settle(&view.uid, &snapshot, at);
@@ -308,7 +308,9 @@ impl Term {
         if decision.is_some_and(|decision| decision.intents.is_empty()) {
             state.refusal = None;
         }
-        let verdict = verdict::of(&candidate.plan, &candidate.seen, decision, companions, state.refusal.as_deref());
+        let (refusal, stood) = (state.refusal.as_deref(), state.status.get("conditions"));
+        let generations = &candidate.facts.generations;
+        let verdict = verdict::of(&candidate.plan, &candidate.seen, decision, companions, refusal, generations, stood);
         show::pool(&self.shared.metrics, candidate, decision, &verdict, now);
         let is_passive = self.shared.config.is_dry_run || candidate.valid.spec.mode == Mode::Observe;
         let memory = decision.map_or(&candidate.memory, |decision| &decision.memory);

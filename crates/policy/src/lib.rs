@@ -25,6 +25,7 @@
 //! more [`Reason`](decision::Reason). What must never happen is written down in [`check`](mod@check) if one tick shows it,
 //! and in [`violations`](mod@violations) if it takes a history, each time with a saboteur that breaks it.
 
+pub mod breaker;
 pub mod check;
 pub mod decide;
 pub mod decision;

@@ -53,6 +53,9 @@ pub struct Memory {
     /// Jobs of the queue that no agent takes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unsatisfiable: Option<Unsatisfiable>,
+    /// Pods of the wanted generation that fail.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failing: Option<Failing>,
 }
 
 impl Memory {
@@ -99,6 +102,25 @@ pub struct Unsatisfiable {
     pub jobs: Jobs,
     /// `Date` of the reading by which it was found, by Buildkite's clock.
     pub since: Timestamp,
+}
+
+/// Pods of one generation that fail: against what a recovery shows. It changes when the numbers of pods do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Failing {
+    /// Which generation.
+    pub generation: String,
+    /// How many of its pods were ready: one more, and one has recovered.
+    pub ready: Pods,
+    /// How many failed when one last became ready: no reason against growth.
+    pub tolerated: Pods,
+}
+
+impl Failing {
+    /// Whether so many failing pods are more than those that failed when one last became ready.
+    pub fn holds(&self, failing: Pods) -> bool {
+        failing > self.tolerated
+    }
 }
 
 /// A want and the last instant it held.

@@ -194,8 +194,13 @@ impl Generation {
 /// The pods of one generation as Kubernetes shows them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PodCounts {
-    /// Not Ready yet, or no longer.
+    /// Not Ready yet, or no longer; those that fail and those without a node among them.
     pub unready: Pods,
+    /// Of the unready ones, those that do not become ready by waiting: they crash, their image cannot be pulled, no node has room
+    /// for them for longer than an autoscaler takes.
+    pub failing: Pods,
+    /// Of the unready ones, those that no node has room for yet.
+    pub unscheduled: Pods,
     /// Ready.
     pub ready: Pods,
     /// With a deletion timestamp; no longer capacity.

@@ -59,6 +59,10 @@ pub enum Reason {
     UpStep { wanted: Pods, step: Pods },
     /// Limits: no further in this period.
     DownStep { wanted: Pods, step: Pods },
+    /// Limits: more of the same would fail as well.
+    PodsFailing { wanted: Pods, failing: Pods },
+    /// Limits: enough pods wait for a node.
+    NodesAwaited { wanted: Pods, unscheduled: Pods },
     /// Limits: a person stopped growth.
     PausedUp { wanted: Pods },
     /// Limits: a person stopped shrinking.
@@ -113,6 +117,8 @@ impl Reason {
             Self::AtMax { .. } => "AtMax",
             Self::UpStep { .. } => "UpStep",
             Self::DownStep { .. } => "DownStep",
+            Self::PodsFailing { .. } => "PodsFailing",
+            Self::NodesAwaited { .. } => "NodesAwaited",
             Self::PausedUp { .. } => "PausedUp",
             Self::PausedDown { .. } => "PausedDown",
             Self::Untrusted => "Untrusted",
@@ -256,6 +262,16 @@ impl fmt::Display for Reason {
             Self::DownStep { wanted, step } => {
                 write!(f, "{wanted} pods would do; scaleDown.step lets {step} go in this period")
             }
+            Self::PodsFailing { wanted, failing } => write!(
+                f,
+                "{wanted} pods are wanted, but {failing} fail and none has become ready since; the pool grows on as soon as one \
+                 does: the condition PodsFailing says what is wrong with them"
+            ),
+            Self::NodesAwaited { wanted, unscheduled } => write!(
+                f,
+                "{wanted} pods are wanted, and {unscheduled} wait for a node already; more come as those find one: look at what \
+                 the pods ask for and at the cluster's room"
+            ),
             Self::PausedUp { wanted } => write!(
                 f,
                 "{wanted} pods are wanted, but growth is paused; remove the annotation kitepool.dev/pause to go on"

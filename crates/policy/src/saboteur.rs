@@ -32,11 +32,13 @@ pub enum Saboteur {
     ForgetsToWait,
     /// Takes queued jobs beside idle agents for jobs that no agent takes, at the first sight of them.
     TakesBusyForStuck,
+    /// Does not look at what becomes of the pods it makes.
+    GrowsOnFailures,
 }
 
 impl Saboteur {
     /// All.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::ObeysMaxAtOnce,
         Self::CountsEveryEvent,
         Self::AtMostDoubles,
@@ -45,6 +47,7 @@ impl Saboteur {
         Self::RestartsTheWindow,
         Self::ForgetsToWait,
         Self::TakesBusyForStuck,
+        Self::GrowsOnFailures,
     ];
 
     /// The invariant that the mistake breaks.
@@ -54,7 +57,7 @@ impl Saboteur {
             Self::CountsEveryEvent | Self::TakesBusyForStuck => Invariant::CountOnce,
             Self::AtMostDoubles => Invariant::Progress,
             Self::BelievesOldReadings | Self::TakesMissingForZero => Invariant::FailSafe,
-            Self::RestartsTheWindow => Invariant::BoundedWaste,
+            Self::RestartsTheWindow | Self::GrowsOnFailures => Invariant::BoundedWaste,
             Self::ForgetsToWait => Invariant::BoundedThrash,
         }
     }
@@ -99,6 +102,11 @@ impl Saboteur {
                     (down.window, down.cooldown, down.min_age) = Default::default();
                 }
             }
+            Self::GrowsOnFailures => {
+                for generation in queue.pools.iter_mut().flat_map(|pool| &mut pool.generations) {
+                    generation.pods.failing = Pods::ZERO;
+                }
+            }
             Self::TakesBusyForStuck => {
                 if let Some(GoodReading { load, date, .. }) = queue.reading.last_good
                     && !load.idle.is_zero()
@@ -140,7 +148,8 @@ impl Saboteur {
             | Self::BelievesOldReadings
             | Self::TakesMissingForZero
             | Self::ForgetsToWait
-            | Self::TakesBusyForStuck => {}
+            | Self::TakesBusyForStuck
+            | Self::GrowsOnFailures => {}
         }
     }
 }

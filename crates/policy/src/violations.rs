@@ -242,9 +242,16 @@ impl Stretch {
     }
 }
 
-/// Whether growth waits for a person.
+/// Whether growth waits for a person, or for pods that do not come up.
 const fn stops_growth(reason: &Reason) -> bool {
-    matches!(reason, Reason::PausedUp { .. } | Reason::DefinitionBroken | Reason::RollPaused { .. })
+    matches!(
+        reason,
+        Reason::PausedUp { .. }
+            | Reason::PodsFailing { .. }
+            | Reason::NodesAwaited { .. }
+            | Reason::DefinitionBroken
+            | Reason::RollPaused { .. }
+    )
 }
 
 fn steps_up(from: Pods, to: Pods, step: Step, agents_per_pod: AgentsPerPod) -> Option<u32> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp, civil, tz::TimeZone};
 use kitepool_policy::{
-    memory::{Asked, Memory, Peak, Period, Unsatisfiable},
+    memory::{Asked, Failing, Memory, Peak, Period, Unsatisfiable},
     observation::{
         Generation, GoodReading, Hint, Load, PodCounts, PoolObservation, QueueObservation, Reading, Trouble,
     },
@@ -113,6 +113,14 @@ fn spec() -> impl Strategy<Value = PoolSpec> {
     )
 }
 
+fn failing() -> impl Strategy<Value = Failing> {
+    (select(vec!["a", "b"]), count(), count()).prop_map(|(generation, ready, tolerated)| Failing {
+        generation: generation.to_owned(),
+        ready: Pods(ready),
+        tolerated: Pods(tolerated),
+    })
+}
+
 fn asked() -> impl Strategy<Value = Asked> {
     (count(), count(), any::<bool>(), option::of(time()), option::of(time())).prop_map(
         |(from, to, same, raised_at, lowered_at)| Asked {
@@ -149,8 +157,9 @@ fn wants() -> impl Strategy<Value = (Option<Pods>, Vec<Peak>)> {
 pub(crate) fn memory() -> impl Strategy<Value = Memory> {
     let names = select(vec!["a".to_owned(), "b".to_owned(), "gone".to_owned()]);
     let asked = collection::btree_map(names, asked(), 0..4);
-    let contest = (collection::vec(time(), 0..4), 0_u8..10, time(), option::weighted(0.2, (count(), time())));
-    (option::of(time()), option::of(time()), wants(), period(), period(), asked, contest).prop_map(
+    let contest = (collection::vec(time(), 0..4), 0_u8..10, time());
+    let found = (option::weighted(0.2, (count(), time())), option::weighted(0.5, failing()));
+    (option::of(time()), option::of(time()), wants(), period(), period(), asked, contest, found).prop_map(
         |(
             last_up,
             last_down,
@@ -158,7 +167,8 @@ pub(crate) fn memory() -> impl Strategy<Value = Memory> {
             up_period,
             down_period,
             asked,
-            (foreign, contested, since, unsatisfiable),
+            (foreign, contested, since),
+            (unsatisfiable, failing),
         )| Memory {
             last_up,
             last_down,
@@ -170,6 +180,7 @@ pub(crate) fn memory() -> impl Strategy<Value = Memory> {
             foreign,
             contested_since: (contested == 9).then_some(since),
             unsatisfiable: unsatisfiable.map(|(jobs, since)| Unsatisfiable { jobs: Jobs(jobs), since }),
+            failing,
         },
     )
 }
@@ -189,12 +200,24 @@ fn generation(name: &'static str) -> impl Strategy<Value = Generation> {
             let living = replicas.saturating_sub(missing);
             let unready = if unready_percent < 60 { 0 } else { living / 100 * unready_percent + living % 3 };
             let unready = unready.min(living);
+            let (failing, unscheduled) = match motion {
+                4 => (0, unready),
+                5 => (unready, 0),
+                6 => (unready / 2, unready - unready / 2),
+                _ => (0, 0),
+            };
             Generation {
                 name: name.to_owned(),
                 adopted,
                 replicas: Pods(replicas),
                 settled: motion > 0,
-                pods: PodCounts { unready: Pods(unready), ready: Pods(living - unready), draining: Pods(draining) },
+                pods: PodCounts {
+                    unready: Pods(unready),
+                    failing: Pods(failing),
+                    unscheduled: Pods(unscheduled),
+                    ready: Pods(living - unready),
+                    draining: Pods(draining),
+                },
             }
         })
 }

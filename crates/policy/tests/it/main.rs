@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod arbitrary;
 #[cfg(test)]
+mod breaker;
+#[cfg(test)]
 mod build;
 #[cfg(test)]
 mod buildkite;

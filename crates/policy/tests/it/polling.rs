@@ -366,6 +366,7 @@ impl Polling {
             unready: count(&|pod| !pod.is_draining && !is_ready(pod)),
             ready: count(&|pod| !pod.is_draining && is_ready(pod)),
             draining: count(&|pod| pod.is_draining),
+            ..PodCounts::default()
         };
         let generation = |replicas| Generation {
             name: "a".to_owned(),

@@ -30,6 +30,10 @@ fn script(saboteur: Saboteur) -> Vec<(usize, Happening)> {
         }
         // Nothing more to do.
         Saboteur::RestartsTheWindow => vec![(2, jobs(2))],
+        // The pods crash, and more jobs come.
+        Saboteur::GrowsOnFailures => {
+            vec![(2, jobs(4)), (4, Happening::CrashLoop { pool: 0, looping: true }), (8, jobs(4))]
+        }
         // Done before the pods are two minutes old.
         Saboteur::ForgetsToWait => vec![(2, jobs(4))],
         Saboteur::CountsEveryEvent | Saboteur::TakesBusyForStuck => Vec::new(),
@@ -120,6 +124,13 @@ fn the_check_refuses_a_saboteur_before_it_acts() {
     let refused = check(&busy, &Saboteur::ObeysMaxAtOnce.decide(&busy, at(20)), at(20));
     assert!(refused.iter().any(|violation| violation.invariant == Invariant::Floor), "{refused:#?}");
     assert_eq!(check(&busy, &decide(&busy, at(20)), at(20)), []);
+
+    let mut failing = queue(load(50, 0, 0), vec![pool(8)]);
+    let pods = &mut failing.pools[0].generations[0].pods;
+    (pods.ready, pods.unready, pods.failing) = (Pods(0), Pods(8), Pods(8));
+    let refused = check(&failing, &Saboteur::GrowsOnFailures.decide(&failing, at(20)), at(20));
+    assert!(refused.iter().any(|violation| violation.invariant == Invariant::BoundedWaste), "{refused:#?}");
+    assert_eq!(check(&failing, &decide(&failing, at(20)), at(20)), []);
 
     let mut old = queue(load(0, 0, 8), vec![pool(8)]);
     old.hints.push(hint("job", -60));

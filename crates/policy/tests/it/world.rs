@@ -378,6 +378,8 @@ fn observed(place: &Place, starts_in: u32) -> PoolObservation {
             unready: count(&|pod| !pod.is_draining && !is_ready(pod)),
             ready: count(&|pod| !pod.is_draining && is_ready(pod)),
             draining: count(&|pod| pod.is_draining),
+            failing: count(&|pod| !pod.is_draining && deployment.is_looping && pod.age > 1),
+            unscheduled: Pods(0),
         };
         Generation {
             name: deployment.name.clone(),
