@@ -238,7 +238,8 @@ mod tests {
     fn observation(queue: &str) -> QueueObservation {
         let reading = Reading { last_good: None, trouble: Some(Trouble::NotRead) };
         let (hints, pools) = (kitepool_policy::hints::Hints::default(), Vec::new());
-        QueueObservation { queue: queue.to_owned(), reading, hints, standing: Agents::ZERO, pools }
+        let watch = kitepool_policy::unsatisfiable::Watch::default();
+        QueueObservation { queue: queue.to_owned(), reading, hints, standing: Agents::ZERO, pools, watch }
     }
 
     fn key() -> QueueKey {
