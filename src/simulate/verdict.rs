@@ -15,7 +15,7 @@ use kitepool_world::{
     buildkite::{Buildkite, Job},
 };
 
-use crate::control::record::Line;
+use crate::control::record::{Line, Seen};
 
 /// When hints of each job were stored, by the job's uuid.
 pub type Told = BTreeMap<String, Vec<Timestamp>>;
@@ -24,21 +24,23 @@ pub type Told = BTreeMap<String, Vec<Timestamp>>;
 #[derive(Debug, Default)]
 pub struct Records {
     /// By term and queue, in the order of time.
-    threads: BTreeMap<(Timestamp, String), Vec<Line>>,
+    threads: BTreeMap<(Timestamp, String), Vec<(Timestamp, Seen)>>,
 }
 
 impl Records {
     /// Takes in a line. One that says what the last one said is left out, unless a poll lies between them: the invariants
     /// that look at stretches of time look at gaps between ticks as well.
     pub fn take_in(&mut self, line: Line) {
-        let thread = self.threads.entry((line.term, line.queue.clone())).or_default();
-        if let [.., before, last] = thread.as_slice() {
-            let is_same = |other: &Line| other.observation == line.observation && other.decisions == line.decisions;
-            if is_same(last) && is_same(before) && line.now.duration_since(before.now) < METRICS_STALENESS {
-                thread.pop();
-            }
+        let Line { now, term, queue, seen: Some(seen), .. } = line else { return };
+        let thread = self.threads.entry((term, queue)).or_default();
+        if let [.., (before_at, before), (_, last)] = thread.as_slice()
+            && *last == seen
+            && *before == seen
+            && now.duration_since(*before_at) < METRICS_STALENESS
+        {
+            thread.pop();
         }
-        thread.push(line);
+        thread.push((now, seen));
     }
 
     /// How many lines are kept.
@@ -56,7 +58,7 @@ impl Records {
         let mut found = Vec::new();
         for ((term, queue), lines) in &self.threads {
             let jobs = world.buildkite().peek(|buildkite| jobs_of(queue, lines, buildkite, told));
-            let history = History { ticks: lines.iter().map(|line| tick(line, &jobs)).collect() };
+            let history = History { ticks: lines.iter().map(|(now, seen)| tick(*now, seen, &jobs)).collect() };
             let broken = kitepool_policy::violations(&history);
             found.extend(broken.into_iter().map(|violation| format!("{violation} (queue {queue}, led since {term})")));
         }
@@ -73,8 +75,8 @@ struct Known {
 }
 
 /// The jobs of the queue that lines are about, in the order in which they became runnable.
-fn jobs_of(key: &str, lines: &[Line], buildkite: &Buildkite, told: &Told) -> Vec<Known> {
-    let Some(queue) = lines.first().map(|line| line.observation.queue.as_str()) else { return Vec::new() };
+fn jobs_of(key: &str, lines: &[(Timestamp, Seen)], buildkite: &Buildkite, told: &Told) -> Vec<Known> {
+    let Some(queue) = lines.first().map(|(_, seen)| seen.observation.queue.as_str()) else { return Vec::new() };
     let of_queue = |job: &&Job| *job.queue == *queue && key.contains(&*job.cluster);
     let known = |job: &Job| {
         Some(Known {
@@ -89,12 +91,12 @@ fn jobs_of(key: &str, lines: &[Line], buildkite: &Buildkite, told: &Told) -> Vec
     jobs
 }
 
-fn tick(line: &Line, jobs: &[Known]) -> Tick {
+fn tick(now: Timestamp, seen: &Seen, jobs: &[Known]) -> Tick {
     Tick {
-        now: line.now,
-        truth: truth(&line.observation, jobs, line.now),
-        queue: line.observation.clone(),
-        decisions: line.decisions.clone(),
+        now,
+        truth: truth(&seen.observation, jobs, now),
+        queue: seen.observation.clone(),
+        decisions: seen.decisions.clone(),
     }
 }
 
