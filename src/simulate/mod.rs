@@ -17,6 +17,7 @@ pub mod courier;
 pub mod demo;
 pub mod loopback;
 pub mod news;
+pub mod random;
 pub mod replica;
 pub mod speed;
 pub mod stage;

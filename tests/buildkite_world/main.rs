@@ -50,9 +50,12 @@ impl Service<Request> for InProcess {
         let answer = self.0.call(request.map(axum::body::Body::new));
         Box::pin(async move {
             let (head, body) = answer.await.unwrap().into_parts();
-            // The router's bodies cannot be shared between threads, which the client's must.
-            let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
-            Ok(http::Response::from_parts(head, reqwest::Body::from(body)).into())
+            // The router's bodies cannot be shared between threads, which the client's must. One that breaks off does so here.
+            let body = match axum::body::to_bytes(body, usize::MAX).await {
+                Ok(body) => reqwest::Body::from(body),
+                Err(error) => reqwest::Body::wrap_stream(futures::stream::iter([Err::<Vec<u8>, _>(error)])),
+            };
+            Ok(http::Response::from_parts(head, body).into())
         })
     }
 }
@@ -134,11 +137,14 @@ async fn in_process_and_virtual_time_the_poller_follows_the_world() {
 
 #[tokio::test(start_paused = true)]
 async fn each_fault_keeps_the_last_good_answer_and_its_age_and_ends_within_a_minute() {
-    for (fault, trouble) in [
-        (Fault { status: Some(500), ..Fault::default() }, Trouble::ServerError),
-        (Fault { status: Some(429), retry_after: Some(20), ..Fault::default() }, Trouble::RateLimited),
-        (Fault { hang: true, ..Fault::default() }, Trouble::Unreachable),
-        (Fault { delay_ms: 6_000, ..Fault::default() }, Trouble::Unreachable),
+    // A strange body costs Buildkite nothing, so there the pace stays; everything else slows it down.
+    for (fault, trouble, most) in [
+        (Fault { status: Some(500), ..Fault::default() }, Trouble::ServerError, 35),
+        (Fault { status: Some(429), retry_after: Some(20), ..Fault::default() }, Trouble::RateLimited, 35),
+        (Fault { hang: true, ..Fault::default() }, Trouble::Unreachable, 35),
+        (Fault { delay_ms: 6_000, ..Fault::default() }, Trouble::Unreachable, 35),
+        (Fault { garbage: true, ..Fault::default() }, Trouble::Malformed, 61),
+        (Fault { cut_off: true, ..Fault::default() }, Trouble::Unreachable, 35),
     ] {
         let world = world();
         let set = polling(&world, "one");
@@ -147,7 +153,7 @@ async fn each_fault_keeps_the_last_good_answer_and_its_age_and_ends_within_a_min
         let look = after(&set, Duration::from_mins(10)).await;
         assert_eq!((look.reading.last_good, look.reading.trouble), (good, Some(trouble)), "{fault:?}");
         let asked = world.requests()[&Route::Metrics][&digest("one")];
-        assert!(asked <= 35, "{fault:?}: asked {asked} times in ten minutes");
+        assert!(asked <= most, "{fault:?}: asked {asked} times in ten minutes");
         world.set_fault(Route::Metrics, None);
         let look = after(&set, Duration::from_secs(61)).await;
         assert_eq!((scheduled(&look), look.reading.trouble), (Some(3), None), "{fault:?}");

@@ -2,7 +2,14 @@
 //!
 //! `KITEPOOL_TELL_ANEW=1 cargo test --test scenarios` writes the transcripts anew; read the difference before it is committed.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test ends at the line that is wrong")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test ends at the line that is wrong"
+)]
+
+mod seeds;
 
 use std::{fs, path::PathBuf};
 
@@ -21,7 +28,6 @@ fn told(story: Story) -> Outcome {
 }
 
 fn scenario(name: &str) {
-    let _ = tracing_subscriber::fmt().with_env_filter("info").try_init();
     let yaml = fs::read_to_string(path(name, "yaml")).unwrap();
     let outcome = told(Story::parse(&yaml).unwrap());
     let mut text = outcome.transcript.join("\n");

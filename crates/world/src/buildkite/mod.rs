@@ -1,7 +1,7 @@
 //! A simulated Buildkite: its jobs, its agents and who gets what, as a plain state machine; over it the agent API's three read
 //! endpoints.
 //!
-//! [`Buildkite`] knows no clock and starts nothing: it is told what happens and what time it is. [`World`](crate::World) shares
+//! [`Buildkite`] knows no clock and starts nothing: it is told what happens and what time it is. [`World`] shares
 //! one between a driver and the HTTP side.
 //!
 //! # How it behaves
@@ -24,8 +24,8 @@
 //! - An event is sent when a job becomes ready for any agent, and again when it is given back if the settings say so.
 //! - A job whose dependency did not pass is broken: it ends without running.
 //!
-//! Not simulated: agent priorities, paused agents, retries of jobs, and calls of an agent that fail or take long, besides
-//! those of [`Settings`].
+//! Not simulated: agent priorities, paused agents, retries of jobs, calls of an agent that fail or take long besides those of
+//! [`Settings`], and the other way in which Buildkite may work, where a job goes to the first idle agent that pings.
 
 mod agent;
 mod control;

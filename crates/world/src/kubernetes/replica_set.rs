@@ -134,20 +134,19 @@ fn standing(pod: &Value, crowds: &BTreeMap<String, usize>) -> Standing {
     }
 }
 
+/// The real one tells ages of one magnitude apart by uid, unless they are equal, and then goes on to restarts. That is no order
+/// (three pods can each go before the next), and a sort by it may end in any way; here restarts come before the uid.
 fn before(a: &Standing, b: &Standing, now: Timestamp) -> Ordering {
-    let age = |a: Option<Timestamp>, b: Option<Timestamp>, uids: (&str, &str)| {
-        if a == b { Ordering::Equal } else { magnitude(a, now).cmp(&magnitude(b, now)).then(uids.0.cmp(uids.1)) }
-    };
-    let ready_ages =
-        if a.is_ready && b.is_ready { age(a.ready_at, b.ready_at, (&a.uid, &b.uid)) } else { Ordering::Equal };
+    let age = |a: Option<Timestamp>, b: Option<Timestamp>| magnitude(a, now).cmp(&magnitude(b, now));
     (a.is_assigned.cmp(&b.is_assigned))
         .then(a.phase.cmp(&b.phase))
         .then(a.is_ready.cmp(&b.is_ready))
         .then(a.cost.cmp(&b.cost))
         .then(b.crowd.cmp(&a.crowd))
-        .then(ready_ages)
+        .then(age(a.ready_at, b.ready_at))
         .then(b.restarts.cmp(&a.restarts))
-        .then(age(a.created_at, b.created_at, (&a.uid, &b.uid)))
+        .then(age(a.created_at, b.created_at))
+        .then(a.uid.cmp(&b.uid))
 }
 
 /// An age counts by its order of magnitude only: the logarithm of its nanoseconds to the base of two.

@@ -65,10 +65,24 @@ fn jobs_go_by_priority_and_then_by_age() {
     let priorities = [0, 5, -1, 5, 0];
     let ids = priorities.map(|priority| buildkite.submit(NewJob { priority, ..job(10) }, START));
     buildkite.pod_started(pod(0), START);
-    until_ended(&mut buildkite, ids[2]);
+    until(&mut buildkite, |buildkite| buildkite.summary().passed == ids.len());
     let mut order = ids;
     order.sort_by_key(|id| the(&buildkite, *id).started_at);
     assert_eq!(order, [1, 3, 0, 4, 2].map(|number| ids[number]));
+}
+
+#[test]
+fn priority_goes_before_age_also_among_jobs_that_want_different_agents() {
+    let mut buildkite = buildkite(streaming(), 1);
+    let wants = |rule: &str, priority| NewJob { rules: vec![rule.to_owned()], priority, ..job(10) };
+    let ids = [("a=1", 1), ("b=1", 3), ("c=1", 2), ("a=1", 2)]
+        .map(|(rule, priority)| buildkite.submit(wants(rule, priority), START));
+    let tags = ["queue=q", "a=1", "b=1", "c=1"].map(str::to_owned).to_vec();
+    buildkite.pod_started(AgentPod { tags, ..pod(0) }, START);
+    until(&mut buildkite, |buildkite| buildkite.summary().passed == ids.len());
+    let mut order = ids;
+    order.sort_by_key(|id| the(&buildkite, *id).started_at);
+    assert_eq!(order, [1, 2, 3, 0].map(|number| ids[number]));
 }
 
 #[test]
@@ -90,7 +104,12 @@ fn of_idle_agents_the_one_that_most_recently_finished_a_job_well_is_asked_first(
     assert_eq!(round(&mut buildkite, vec![job(1), job(9)]), ["pod-0", "pod-1"]);
     assert_eq!(round(&mut buildkite, vec![NewJob { fails: true, ..job(1) }]), ["pod-1"]);
     assert_eq!(round(&mut buildkite, vec![job(1), job(2), job(3), job(4)]), ["pod-1", "pod-0", "pod-2", "pod-3"]);
-    assert_eq!(round(&mut buildkite, vec![NewJob { fails: true, ..job(1) }; 2]), ["pod-3", "pod-2"]);
+    assert_eq!(round(&mut buildkite, vec![job(1), NewJob { fails: true, ..job(9) }]), ["pod-3", "pod-2"]);
+    assert_eq!(
+        round(&mut buildkite, vec![job(1), job(1)]),
+        ["pod-3", "pod-2"],
+        "a job that failed last counts for nothing"
+    );
 }
 
 #[test]
@@ -140,6 +159,37 @@ fn an_agent_that_disconnects_gives_its_assigned_job_back_in_its_old_place() {
     buildkite.pod_started(pod(1), at(UP));
     until(&mut buildkite, |buildkite| buildkite.load(CLUSTER, "q").running == 1);
     assert_eq!(state(&buildkite, ids[0]), JobState::Assigned);
+}
+
+#[test]
+fn what_was_due_about_an_assignment_that_came_to_nothing_is_not_about_the_next_one() {
+    let slow = Settings { pick_up: PickUp::Polling { interval: secs(100) }, ..polling() };
+    let mut buildkite = with_agents(slow, 1, 2);
+    buildkite.pod_killed("pod-1", at(UP));
+    let id = buildkite.submit(job(10), at(UP));
+    assert_eq!(pod_of(&buildkite, id), "pod-0");
+    buildkite.pod_told("pod-0", at(UP + secs(1)));
+    assert_eq!(pod_of(&buildkite, id), "pod-1", "the dead one");
+    buildkite.advance(at(UP + millis(60_999)));
+    assert_eq!(
+        (state(&buildkite, id), the(&buildkite, id).assignments),
+        (JobState::Assigned, 2),
+        "not the first minute"
+    );
+    buildkite.advance(at(UP + secs(61)));
+    assert_eq!(the(&buildkite, id).assignments, 3);
+
+    // Nor does the next agent learn of it when the one before would have.
+    let pings = (0..100).map(|seed| {
+        let mut buildkite = with_agents(polling(), seed, 2);
+        let id = buildkite.submit(job(10), at(UP));
+        let mut apart = with_agents(polling(), seed, 1);
+        let first = apart.submit(job(10), at(UP));
+        let early = until_state(&mut apart, first, JobState::Accepted);
+        buildkite.pod_told("pod-0", at(UP));
+        until_state(&mut buildkite, id, JobState::Accepted) == early
+    });
+    assert_eq!(pings.filter(|is_the_same| *is_the_same).count(), 0);
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod dispatch;
 mod events;
 mod numbers;
 mod properties;
+mod shared;
 mod signals;
 
 use std::time::Duration;

@@ -253,6 +253,6 @@ fn ten_thousand_agents_and_a_hundred_thousand_jobs_go_through_in_seconds() {
     let summary = buildkite.summary();
     println!("{:?} of machine time, {:?} of the world's", began.elapsed(), since(buildkite.now()));
     assert_eq!((summary.submitted, summary.passed, summary.stranded), (100_000, 100_000, 0));
-    // Quadratic it would be hours.
-    assert!(began.elapsed() < secs(60), "{:?}", began.elapsed());
+    // Three seconds alone on a machine, unoptimized; hours if anything looked at every agent or job for each.
+    assert!(began.elapsed() < secs(120), "{:?}", began.elapsed());
 }

@@ -154,3 +154,20 @@ fn signals_to_a_pod_that_is_not_there_do_nothing() {
     buildkite.pod_told("pod-0", at(UP));
     assert_eq!(exits(&mut buildkite), [("pod-0".to_owned(), 137)]);
 }
+
+#[test]
+fn a_process_that_starts_again_in_the_same_pod_has_nothing_to_do_with_the_one_before() {
+    let mut buildkite = with_agents(polling(), 1, 1);
+    buildkite.pod_told("pod-0", at(UP));
+    // The second one comes while the process is on its way out, and so would its hard end.
+    buildkite.pod_told("pod-0", at(UP));
+    buildkite.advance(at(UP + secs(1)));
+    assert_eq!(exits(&mut buildkite), [("pod-0".to_owned(), 0)]);
+    buildkite.pod_started(pod(0), at(UP + secs(1)));
+    let id = buildkite.submit(job(100), at(UP + secs(2)));
+    assert_eq!(until_ended(&mut buildkite, id), End::Passed);
+    assert_eq!(exits(&mut buildkite), []);
+    buildkite.pod_told("pod-0", buildkite.now());
+    buildkite.advance(buildkite.now() + secs(1));
+    assert_eq!(exits(&mut buildkite), [("pod-0".to_owned(), 0)], "the first signal of its own");
+}
