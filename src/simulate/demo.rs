@@ -110,7 +110,7 @@ fn jobs_for(queue: &str, room: u32) -> [Step; 4] {
         ..Step::default()
     };
     // Jobs of twelve seconds that keep a quarter of the agents busy.
-    let every = seconds(48) / room;
+    let every = Duration::from_millis(48_000 / u64::from(room));
     [
         step(3, room * 2 / 3, Some(every)),
         step(10, room * 2 / 3, None),

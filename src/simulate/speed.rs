@@ -23,13 +23,15 @@ impl Speed {
         self.0
     }
 
+    /// In whole milliseconds: people read it.
     fn of(self, span: Duration) -> Duration {
-        Duration::try_from_secs_f64(span.as_secs_f64() / self.0).unwrap_or(span)
+        let fast = Duration::try_from_secs_f64(span.as_secs_f64() / self.0).unwrap_or(span);
+        Duration::new(fast.as_secs(), fast.subsec_millis() * 1_000_000)
     }
 
     /// Pools and headers count whole seconds: rounded up, since none at all would be another thing.
     fn of_seconds(self, span: Duration) -> u64 {
-        let fast = self.of(span);
+        let fast = Duration::try_from_secs_f64(span.as_secs_f64() / self.0).unwrap_or(span);
         fast.as_secs() + u64::from(fast.subsec_nanos() > 0)
     }
 }

@@ -345,6 +345,6 @@ mod tests {
         let list = json!({ "apiVersion": "v1", "kind": "List", "items": [shape, meaning] });
         let problems = read_pools(&list.to_string()).unwrap_err();
         let paths: Vec<&str> = problems.iter().map(|problem| problem.path.as_str()).collect();
-        assert_eq!(paths, ["AgentPool a: spec.scalling", "AgentPool b: spec.scaling"]);
+        assert_eq!(paths, ["AgentPool a: spec.scalling", "AgentPool b: spec.scaling.min"]);
     }
 }
