@@ -18,9 +18,10 @@ impl Stage {
         match act {
             Act::Start => {
                 self.transcript.say(now, "the controller starts");
-                self.replica.start();
+                self.controller.start();
             }
             Act::State => self.tell_state(now),
+            Act::Frame => self.tell_frame(now),
             Act::Step(step) => self.step(*step, now),
             Act::Job(jobs) => self.submit_next(*jobs, now),
             Act::End => {}
@@ -94,7 +95,7 @@ impl Stage {
         }
         if restart == Some(true) {
             self.transcript.say(now, "the controller is killed");
-            self.replica.kill();
+            self.controller.kill();
             self.start_later();
         }
     }

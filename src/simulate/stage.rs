@@ -15,11 +15,15 @@ use kitepool_world::{
 };
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::{
+    controller::{Controller, Ended},
     courier,
+    loopback::{Doors, Loopback},
+    news::{self, Frame, News, Teller},
     replica::{KillPoint, Replica, Side},
-    story::{Events, Jobs, Step, Story},
+    story::{Events, Expectation, Jobs, Step, Story},
     tally::{self, Agents, Summary, Tally},
     transcript::Transcript,
     verdict::{Circumstances, Records},
@@ -44,6 +48,9 @@ const AWAY: Duration = Duration::from_secs(2);
 /// How often the state of a pool is told, if it changed.
 const STATE_EVERY: Duration = Duration::from_secs(30);
 
+/// How often it is told how everything stands, where somebody watches: as often as an eye can follow numbers.
+const FRAME_EVERY: Duration = Duration::from_millis(250);
+
 /// What ticks record between two looks of the stage.
 const LINES_MAX: usize = 10_000;
 
@@ -57,6 +64,8 @@ pub(super) enum Act {
     Start,
     /// The state of the pools is told.
     State,
+    /// Whoever watches is told how everything stands.
+    Frame,
     End,
 }
 
@@ -66,7 +75,7 @@ pub struct Stage {
     pub(super) story: Story,
     pub(super) clock: Clock,
     pub(super) acts: Agenda<Act>,
-    pub(super) replica: Replica,
+    pub(super) controller: Controller,
     pub(super) transcript: Transcript,
     pub(super) jobs: BTreeMap<String, Vec<JobId>>,
     pub(super) chance: Chance,
@@ -78,6 +87,8 @@ pub struct Stage {
     controller_writes: u64,
     states: BTreeMap<String, String>,
     shed: u64,
+    teller: Option<Teller>,
+    stop: CancellationToken,
 }
 
 /// What a story came to.
@@ -101,6 +112,23 @@ impl Stage {
         let (record, lines) = mpsc::channel(LINES_MAX);
         let config = super::replica::config(NAMESPACE, story.poll_interval);
         let replica = Replica::new(world.clone(), clock.clone(), config, record, kill_point);
+        Self::with(story, clock, world, Controller::Replica(replica), lines)
+    }
+
+    /// A world for this story that is served on this machine, and the controller as it runs in a cluster, in real time. What
+    /// its ticks see stays with it, so that no invariant is looked at.
+    pub fn on_loopback(mut story: Story, doors: Doors) -> anyhow::Result<Self> {
+        // The controller goes by the machine's clock, so the world does.
+        story.start = Clock::machine().now();
+        let clock = Clock::fixed(story.start);
+        let world = world(&story, &clock);
+        let config = super::replica::config(NAMESPACE, story.poll_interval);
+        let loopback = Loopback::new(doors, &world, &clock, config)?;
+        let (_, lines) = mpsc::channel(1);
+        Ok(Self::with(story, clock, world, Controller::Loopback(loopback), lines))
+    }
+
+    fn with(story: Story, clock: Clock, world: Joined, controller: Controller, lines: mpsc::Receiver<Line>) -> Self {
         let mut acts = Agenda::default();
         let at = |since: Duration| story.start.saturating_add(since).unwrap_or(Timestamp::MAX);
         acts.enter(story.start, Act::Start);
@@ -116,7 +144,7 @@ impl Stage {
             world,
             clock,
             acts,
-            replica,
+            controller,
             end,
             lines,
             story,
@@ -127,7 +155,24 @@ impl Stage {
             controller_writes: 0,
             states: BTreeMap::new(),
             shed: 0,
+            teller: None,
+            stop: CancellationToken::new(),
         }
+    }
+
+    /// What happens is told to this reader as it happens.
+    #[must_use]
+    pub fn watched_by(mut self, reader: mpsc::Sender<News>) -> Self {
+        self.teller = Some(Teller::new(reader));
+        self.acts.enter(self.story.start, Act::Frame);
+        self
+    }
+
+    /// The story breaks off at `stop`. What it expects in the end is not asked for then.
+    #[must_use]
+    pub fn until(mut self, stop: CancellationToken) -> Self {
+        self.stop = stop;
+        self
     }
 
     /// Tells the story to its end.
@@ -141,19 +186,26 @@ impl Stage {
             }
             let next = self.world.advance(now);
             self.look(now);
+            self.tell_news();
             if now >= self.end {
-                return self.outcome(now);
+                return self.outcome(now, None).await;
             }
             let next = [next, self.acts.next_at()].into_iter().flatten().min().unwrap_or(self.end);
             let wait = Duration::try_from(next.duration_since(now)).unwrap_or_default();
-            let kill_point = Arc::clone(self.replica.kill_point());
             tokio::select! {
                 biased;
-                () = kill_point.reached() => {
-                    self.replica.kill();
-                    self.transcript.say(self.clock.now(), "the controller is killed");
-                    self.start_later();
-                }
+                () = self.stop.cancelled() => return self.break_off().await,
+                ended = self.controller.ended() => match ended {
+                    Ended::Killed => {
+                        self.controller.kill();
+                        self.transcript.say(self.clock.now(), "the controller is killed");
+                        self.start_later();
+                    }
+                    Ended::Failed(why) => {
+                        let now = self.clock.now();
+                        return self.outcome(now, Some(why)).await;
+                    }
+                },
                 () = self.world.kubernetes().changed() => {}
                 () = tokio::time::sleep(wait) => {}
             }
@@ -213,21 +265,44 @@ impl Stage {
         self.acts.enter(now.saturating_add(STATE_EVERY).unwrap_or(self.end), Act::State);
     }
 
-    fn outcome(mut self, now: Timestamp) -> Outcome {
-        self.replica.kill();
+    /// Tells whoever watches what is new, and in its turn how everything stands.
+    fn tell_news(&mut self) {
+        if let Some(teller) = &mut self.teller {
+            self.transcript.news().for_each(|line| teller.line(line));
+        }
+    }
+
+    pub(super) fn tell_frame(&mut self, now: Timestamp) {
+        let Some(teller) = &self.teller else { return };
+        let since = now.duration_since(self.story.start).unsigned_abs();
+        teller.frame(Frame { since, lasts: self.story.lasts, rows: news::rows(&self.world) });
+        self.acts.enter(later(now, FRAME_EVERY), Act::Frame);
+    }
+
+    async fn break_off(mut self) -> Outcome {
+        let now = self.clock.now();
+        self.world.advance(now);
+        self.look(now);
+        self.transcript.say(now, "broken off");
+        self.story.expect = Expectation { killed: self.story.expect.killed, ..Expectation::default() };
+        self.outcome(now, None).await
+    }
+
+    async fn outcome(mut self, now: Timestamp, failure: Option<String>) -> Outcome {
+        self.tell_frame(now);
+        // All numbers are of this instant: what the controller does while it ends is no part of the story.
+        let summary = self.tally.summary(&self.world, self.controller_writes);
+        self.controller.stop().await;
         // What was recorded up to the end is in the channel.
         while let Ok(line) = self.lines.try_recv() {
             self.records.take_in(line);
         }
         let mut wrong = self.records.violations(&self.world, &self.around);
         wrong.extend(self.unexpected());
+        wrong.extend(failure.map(|why| format!("the controller ended: {why}")));
         self.transcript.say(now, "the end");
-        Outcome {
-            summary: self.tally.summary(&self.world, self.controller_writes),
-            writes: self.replica.kill_point().seen(),
-            transcript: self.transcript.into_lines(),
-            wrong,
-        }
+        self.tell_news();
+        Outcome { summary, writes: self.controller.writes(), transcript: self.transcript.into_lines(), wrong }
     }
 
     /// What the story expected and did not come.
@@ -266,7 +341,7 @@ fn is_controllers(who: &str) -> bool {
 }
 
 /// Replicas of all Deployments of a pool together.
-fn replicas_of(kubernetes: &Kubernetes, pool: &str) -> u64 {
+pub(super) fn replicas_of(kubernetes: &Kubernetes, pool: &str) -> u64 {
     let deployments = kubernetes.objects(Kind::Deployment, NAMESPACE);
     let of_pool = deployments.iter().filter(|deployment| {
         let label = deployment.pointer("/metadata/labels").and_then(|labels| labels.get(kitepool_api::POOL_LABEL));

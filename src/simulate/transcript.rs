@@ -1,6 +1,6 @@
 //! What happened, a line each: to be read by a person and compared byte by byte.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use kitepool_world::kubernetes::{Verb, Write};
@@ -10,9 +10,21 @@ use serde_json::Value;
 #[derive(Debug, Default)]
 pub struct Transcript {
     start: Timestamp,
-    lines: Vec<(Timestamp, String)>,
+    lines: Vec<Line>,
+    /// How many of them were told as news.
+    told: usize,
     /// What each pool's status said last: conditions by type, and the last decision.
     said: BTreeMap<String, BTreeMap<String, String>>,
+    /// Conditions that are not as they usually are, by pool and type.
+    unusual: BTreeSet<(String, String)>,
+}
+
+#[derive(Debug)]
+struct Line {
+    at: Timestamp,
+    text: String,
+    /// Whether somebody who watches should read it: all is as usual where nothing is said.
+    is_news: bool,
 }
 
 impl Transcript {
@@ -23,16 +35,28 @@ impl Transcript {
 
     /// All lines in the order of time. What a client wrote is seen a little later than it was written.
     pub fn into_lines(mut self) -> Vec<String> {
-        self.lines.sort_by_key(|(at, _)| *at);
-        self.lines.into_iter().map(|(_, line)| line).collect()
+        self.lines.sort_by_key(|line| line.at);
+        self.lines.into_iter().map(|line| line.text).collect()
+    }
+
+    /// What is new since it was last asked, in the order in which it came in. That a condition is as it usually is belongs to it
+    /// only after it was not.
+    pub fn news(&mut self) -> impl Iterator<Item = &str> {
+        let told = std::mem::replace(&mut self.told, self.lines.len());
+        self.lines.iter().skip(told).filter(|line| line.is_news).map(|line| line.text.as_str())
     }
 
     /// One line.
     pub fn say(&mut self, now: Timestamp, text: &str) {
+        self.note(now, text, true);
+    }
+
+    fn note(&mut self, now: Timestamp, text: &str, is_news: bool) {
         let since = now.duration_since(self.start).unsigned_abs();
         let (seconds, tenths) = (since.as_secs(), since.subsec_millis() / 100);
         let (hours, minutes) = (seconds / 3_600, seconds / 60 % 60);
-        self.lines.push((now, format!("{hours:02}:{minutes:02}:{:02}.{tenths} {text}", seconds % 60)));
+        let text = format!("{hours:02}:{minutes:02}:{:02}.{tenths} {text}", seconds % 60);
+        self.lines.push(Line { at: now, text, is_news });
     }
 
     /// What the controller wrote.
@@ -57,30 +81,46 @@ impl Transcript {
     /// What the status of a pool says that it did not say before.
     fn pool_said(&mut self, write: &Write, pool: &Value) {
         let said = self.said.entry(write.name.clone()).or_default();
-        let mut news = Vec::new();
-        let mut note = |key: &str, text: String| {
+        let mut fresh = Vec::new();
+        let mut note = |key: &str, text: String, is_news: bool| {
             if said.get(key) != Some(&text) {
-                news.push(format!("  {}: {text}", write.name));
+                fresh.push((format!("  {}: {text}", write.name), is_news));
                 said.insert(key.to_owned(), text);
             }
         };
         let conditions = pool.pointer("/status/conditions").and_then(Value::as_array);
         for condition in conditions.into_iter().flatten() {
             let [kind, status, reason] = ["type", "status", "reason"].map(|key| text(condition, key));
-            note(kind, format!("{kind}={status} ({reason})"));
+            let key = (write.name.clone(), kind.to_owned());
+            let was_unusual = self.unusual.remove(&key);
+            let is_unusual = !is_usual(kind, status, reason);
+            if is_unusual {
+                self.unusual.insert(key);
+            }
+            note(kind, format!("{kind}={status} ({reason})"), is_unusual || was_unusual);
         }
         if let Some(last) = pool.pointer("/status/lastDecision") {
             let number = |key: &str| last.get(key).and_then(Value::as_i64).unwrap_or_default();
-            note("", format!("{} -> {}: {}", number("from"), number("to"), text(last, "reason")));
+            let decision = format!("{} -> {}: {}", number("from"), number("to"), text(last, "reason"));
+            note("", decision, true);
         }
-        for line in news {
-            self.say(write.at, &line);
+        for (line, is_news) in fresh {
+            self.note(write.at, &line, is_news);
         }
     }
 
     fn event(&mut self, write: &Write, event: &Value) {
         let about = event.pointer("/regarding").map(|about| text(about, "name")).unwrap_or_default();
         self.say(write.at, &format!("  Event {} on {about}: {}", text(event, "reason"), text(event, "note")));
+    }
+}
+
+/// Whether a condition is so when all is well, and in the first seconds of a controller.
+fn is_usual(kind: &str, status: &str, reason: &str) -> bool {
+    match kind {
+        "Ready" => status == "True",
+        "LoadFresh" => status == "True" || reason == "NotRead",
+        _ => status == "False",
     }
 }
 
