@@ -17,6 +17,7 @@ use kitepool_policy::{
     memory::Memory,
     observation::Trouble,
     spec::{Mode, PoolName},
+    unsatisfiable::Watch,
 };
 use tokio::{sync::Notify, task::JoinSet, time::Instant};
 
@@ -27,7 +28,7 @@ use super::{
     hints::HintIndex,
     pool::{PlanInputs, PoolFacts, PoolState, owner, reference},
     pool_status::{self, NewStatus},
-    queues::{Queue, by_key},
+    queues::{self, Queue},
     readings::{QueueKey, Readings, Seen},
     run::Shared,
     show,
@@ -69,6 +70,8 @@ pub struct Term {
     pub(super) announcer: Announcer,
     pools: BTreeMap<String, PoolState>,
     overlay: Overlay,
+    /// What the readings of each queue have in common. A new term begins anew, which costs a minute's delay.
+    watches: BTreeMap<QueueKey, Watch>,
 }
 
 /// A valid pool in this tick.
@@ -103,7 +106,8 @@ impl Term {
         let sweep = HintSweep::new(writer, shared.metrics.clone(), shared.clock.clone());
         let (pools, overlay, hints) = (BTreeMap::new(), Overlay::default(), HintIndex::default());
         let (began, began_at) = (shared.clock.mono(), shared.clock.now());
-        Self { shared, began, began_at, watch, readings, writers, hints, sweep, announcer, pools, overlay }
+        let watches = BTreeMap::new();
+        Self { shared, began, began_at, watch, readings, writers, hints, sweep, announcer, pools, overlay, watches }
     }
 
     /// One pass.
@@ -118,9 +122,10 @@ impl Term {
             show::board(self);
             return;
         }
-        let (candidates, broken) = self.observe();
+        let (candidates, broken) = self.observe(now);
         self.hints.take_in(&self.watch.namespaces);
-        let queues = by_key(&candidates, &broken, &mut self.hints);
+        let mut queues = queues::by_key(&candidates, &broken, &mut self.hints);
+        queues::watch(&mut queues, &mut self.watches);
         let mut decisions = self.decide(&queues, now);
         for candidate in &candidates {
             let decision = decisions.remove(&candidate.view().uid);
@@ -215,7 +220,7 @@ impl Term {
     }
 
     /// All pools as they are now: the valid ones, and those that are broken.
-    fn observe(&mut self) -> (Vec<Candidate>, Vec<PoolFacts>) {
+    fn observe(&mut self, now: Timestamp) -> (Vec<Candidate>, Vec<PoolFacts>) {
         let mut seen_pools = Vec::new();
         let mut broken = Vec::new();
         let mut present = BTreeSet::new();
@@ -226,7 +231,7 @@ impl Term {
                 unseen.insert(namespace.clone());
                 continue;
             }
-            let snapshot = NamespaceSnapshot::take(cells);
+            let snapshot = NamespaceSnapshot::take(cells, now);
             for view in cells.pools.objects().into_values().filter(|view| !view.is_deleting) {
                 present.insert(view.uid.clone());
                 self.overlay.settle(&view.uid, &snapshot, at);
@@ -309,7 +314,9 @@ impl Term {
         if decision.is_some_and(|decision| decision.intents.is_empty()) {
             state.refusal = None;
         }
-        let verdict = verdict::of(&candidate.plan, &candidate.seen, decision, companions, state.refusal.as_deref());
+        let (refusal, stood) = (state.refusal.as_deref(), state.status.get("conditions"));
+        let generations = &candidate.facts.generations;
+        let verdict = verdict::of(&candidate.plan, &candidate.seen, decision, companions, refusal, generations, stood);
         show::pool(&self.shared.metrics, candidate, decision, &verdict, now);
         let is_passive = self.shared.config.is_dry_run || candidate.valid.spec.mode == Mode::Observe;
         let memory = decision.map_or(&candidate.memory, |decision| &decision.memory);
