@@ -36,9 +36,9 @@ fn once(second: u32, count: u32, runs: u32, needs: Needs) -> Stream {
 /// Half an hour of each, with numbers that are exact, and with numbers that are late and kept for a while.
 #[test]
 fn a_busy_queue_with_polling_agents_is_not_unsatisfiable() {
-    let wide = PoolSpec { agents_per_pod: AgentsPerPod::new(4).unwrap(), ..limited(0, 30) };
-    let spared = PoolSpec { spare: Spare::Agents(Agents(5)), ..limited(0, 100) };
-    let slow = PoolSpec { name: name("slow"), order: 1, ..limited(0, 50) };
+    let wide = PoolSpec { agents_per_pod: AgentsPerPod::new(4).unwrap(), ..limited(0, 3) };
+    let spared = PoolSpec { spare: Spare::Agents(Agents(5)), ..limited(0, 12) };
+    let other = PoolSpec { name: name("other"), order: 1, ..limited(0, 6) };
     let every = |seconds, count, runs| Stream {
         arrivals: Arrivals::Every { seconds, count },
         runs: Runs::Exactly(runs),
@@ -49,18 +49,18 @@ fn a_busy_queue_with_polling_agents_is_not_unsatisfiable() {
     for (what, setting) in [
         ("a quiet queue", setting(vec![limited(0, 100)], vec![chance(1, 40)])),
         ("a brisk one", setting(vec![limited(0, 100)], vec![chance(20, 30)])),
-        ("a full one", setting(vec![limited(0, 100)], vec![chance(100, 30)])),
-        ("more than all agents can do", setting(vec![limited(5, 5)], vec![chance(30, 30)])),
+        ("a full one", setting(vec![limited(0, 100)], vec![chance(300, 10)])),
+        ("more than all agents can do", setting(vec![limited(12, 12)], vec![chance(60, 20)])),
         ("more than one agent can do", setting(vec![limited(1, 1)], vec![chance(20, 6)])),
-        ("short jobs", setting(vec![limited(0, 100)], vec![chance(30, 5)])),
+        ("short jobs, as many as agents can do", setting(vec![limited(6, 6)], vec![chance(40, 5)])),
         ("long jobs", setting(vec![limited(0, 100)], vec![chance(2, 900)])),
         ("a steady flow, one reading like the other", setting(vec![limited(15, 15)], vec![every(10, 5, 20)])),
         ("a steady flow of one", setting(vec![limited(3, 100)], vec![every(10, 1, 8)])),
         ("bursts onto warm agents", setting(vec![limited(60, 60)], vec![every(300, 50, 40)])),
         ("bursts from nothing", setting(vec![limited(0, 100)], vec![every(900, 50, 40)])),
-        ("several agents in a pod", setting(vec![wide], vec![chance(50, 30)])),
-        ("spare agents", setting(vec![spared], vec![chance(30, 30)])),
-        ("several pools", setting(vec![limited(0, 6), slow], vec![chance(30, 40)])),
+        ("several agents in a pod", setting(vec![wide], vec![chance(60, 20)])),
+        ("spare agents", setting(vec![spared], vec![chance(60, 20)])),
+        ("several pools", setting(vec![limited(0, 6), other], vec![chance(60, 20)])),
         ("events that tell of jobs", told),
         ("cold starts all the time", starting),
     ] {
@@ -286,6 +286,9 @@ fn any_start_takes_it_back() {
         let mut readings = Readings::stuck(8, 0);
         assert_eq!(readings.read(next), expected, "{what}");
     }
+    let mut readings = Readings::stuck(8, 0);
+    assert_eq!(readings.read(load(9, 0, 8)), Some(3), "more are queued");
+    assert_eq!(readings.read(load(8, 0, 8)), None, "one of them has come and gone between two readings");
     let mut readings = Readings::stuck(8, 1);
     assert_eq!(readings.read(load(3, 0, 8)), Some(3), "a job ends");
     assert_eq!(readings.read(load(3, 1, 7)), None, "and the next one starts");
