@@ -129,12 +129,11 @@ pub fn agents(world: &Joined, namespace: &str, pool: Option<&str>) -> Agents {
                 continue;
             }
             let uid = pod.pointer("/metadata/uid").and_then(serde_json::Value::as_str).unwrap_or_default();
-            let status = buildkite.status(uid);
-            let count = match status {
+            let count = match buildkite.is_busy(uid) {
                 _ if pod.pointer("/metadata/deletionTimestamp").is_some() => &mut agents.draining,
                 None => &mut agents.starting,
-                Some(status) if status.aggregate_status == "busy" => &mut agents.busy,
-                Some(_) => &mut agents.idle,
+                Some(true) => &mut agents.busy,
+                Some(false) => &mut agents.idle,
             };
             *count += 1;
         }

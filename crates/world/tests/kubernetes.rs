@@ -261,9 +261,9 @@ fn what_belongs_to_a_pool_goes_with_it() {
     let pool = json!({ "apiVersion": "kitepool.dev/v1alpha1", "kind": "AgentPool",
                        "metadata": { "name": "linux", "namespace": "ci" }, "spec": { "queue": "linux" } });
     let pool = kubernetes.put("test", pool, START).unwrap();
-    let owner = |uid: &Value| json!([{ "apiVersion": "kitepool.dev/v1alpha1", "kind": "AgentPool", "name": "linux", "uid": uid }]);
+    let by = |uid: &Value| json!([{ "apiVersion": "kitepool.dev/v1alpha1", "kind": "AgentPool", "name": "linux", "uid": uid }]);
     let mut owned = deployment("d", "agent:1", 2);
-    owned["metadata"]["ownerReferences"] = owner(&pool["metadata"]["uid"]);
+    owned["metadata"]["ownerReferences"] = by(&pool["metadata"]["uid"]);
     kubernetes.put("test", owned, START).unwrap();
     kubernetes.advance(at(2));
     kubernetes.delete("hand", (Kind::AgentPool, "ci", "linux"), at(3)).unwrap();
@@ -274,7 +274,7 @@ fn what_belongs_to_a_pool_goes_with_it() {
     assert!(kubernetes.objects(Kind::Pod, "ci").iter().all(|pod| pod["metadata"].get("deletionTimestamp").is_some()));
 
     let mut late = deployment("late", "agent:1", 2);
-    late["metadata"]["ownerReferences"] = owner(&pool["metadata"]["uid"]);
+    late["metadata"]["ownerReferences"] = by(&pool["metadata"]["uid"]);
     kubernetes.put("test", late, at(5)).unwrap();
     kubernetes.advance(at(6));
     assert!(kubernetes.objects(Kind::Deployment, "ci").is_empty());

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::{
     Buildkite,
     agent::{AgentId, Work},
-    job::JobState,
+    job::{Job, JobState},
 };
 
 /// The body, field by field in the order of the real one.
@@ -44,11 +44,22 @@ impl Buildkite {
         Some(PodStatus { health: "ok", aggregate_status: word(is_busy), workers })
     }
 
-    fn worker(&self, id: AgentId, spawn_index: usize) -> WorkerStatus {
-        let known = match self.agents.get(&id).map(|agent| agent.work) {
+    /// Whether the process in a pod says that it is busy, without all the rest; `None` where nothing listens.
+    pub fn is_busy(&self, pod: &str) -> Option<bool> {
+        let process = self.processes.get(pod).filter(|process| process.is_registered())?;
+        Some(process.workers.iter().any(|worker| self.known(*worker).is_some()))
+    }
+
+    /// The job that a worker says it runs.
+    fn known(&self, id: AgentId) -> Option<&Job> {
+        match self.agents.get(&id).map(|agent| agent.work) {
             Some(Work::Known(job)) => self.job(job).filter(|job| job.state != JobState::Assigned),
             Some(Work::None | Work::Given(_)) | None => None,
-        };
+        }
+    }
+
+    fn worker(&self, id: AgentId, spawn_index: usize) -> WorkerStatus {
+        let known = self.known(id);
         let current_job_id = known.map(|job| job.uuid.clone());
         WorkerStatus { status: word(known.is_some()), current_job_id, id: self.uuid(1, id.0), spawn_index }
     }

@@ -110,8 +110,8 @@ impl Kubernetes {
     pub fn give_up(&mut self, ticket: Ticket) {
         if let Some(Waiting::Request { is_wanted, .. }) = self.waiting.get_mut(&ticket) {
             *is_wanted = false;
-        } else {
-            self.waiting.remove(&ticket);
+        } else if let Some(Waiting::Answered(ApiAnswer::Watching(id))) = self.waiting.remove(&ticket) {
+            self.close_watch(id);
         }
     }
 
@@ -135,7 +135,7 @@ impl Kubernetes {
         let write = call.write();
         let outcome = match fault.status {
             Some(status) => Err(Refusal::simulated(status)),
-            None if call.kind().is_some_and(|kind| !self.is_served(kind)) => Err(Refusal::no_such_resource()),
+            None if call.kind().is_some_and(|kind| !self.is_served(kind)) => Err(Refusal::no_such_page()),
             None => self.outcome(call),
         };
         let status = match &outcome {
@@ -150,6 +150,9 @@ impl Kubernetes {
             self.journal.unknown(sentence.to_owned());
         }
         if fault.loses_answer {
+            if let Ok(Outcome::Watch(id)) = outcome {
+                self.close_watch(id);
+            }
             return ApiAnswer::Lost;
         }
         match outcome {
@@ -199,6 +202,8 @@ enum Outcome {
 }
 
 fn told(answer: Answer) -> ApiAnswer {
-    let (status, body) = answer.unwrap_or_else(|refusal| (refusal.code, refusal.status()));
-    ApiAnswer::Told { status, body: body.to_string() }
+    match answer {
+        Ok((status, body)) => ApiAnswer::Told { status, body: body.to_string() },
+        Err(refusal) => ApiAnswer::Told { status: refusal.code, body: refusal.body() },
+    }
 }

@@ -1,8 +1,9 @@
 //! The few defaults of the API server that the controller meets.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{
+    Kubernetes,
     kind::Kind,
     object::{assign, number, set, text, texts},
     verbs::DEFAULT_GRACE,
@@ -10,10 +11,19 @@ use super::{
 
 /// Fills in what was left out.
 pub(super) fn fill_in(kind: Kind, object: &mut Value) {
+    for field in ["labels", "annotations"] {
+        let is_empty = |map: &Value| map.is_null() || map.as_object().is_some_and(Map::is_empty);
+        if object.get("metadata").and_then(|metadata| metadata.get(field)).is_some_and(is_empty) {
+            assign(object, &["metadata", field], None);
+        }
+    }
     match kind {
         Kind::Deployment | Kind::ReplicaSet => {
             if number(object, "/spec/replicas").is_none() {
                 set(object, &["spec", "replicas"], json!(1));
+            }
+            if object.get("status").is_none() {
+                set(object, &["status"], json!({}));
             }
             pod_spec(object, &["spec", "template", "spec"]);
         }
@@ -24,8 +34,44 @@ pub(super) fn fill_in(kind: Kind, object: &mut Value) {
                 set(object, &["status", "phase"], json!("Pending"));
             }
         }
-        Kind::Secret => written_as_text(object),
+        Kind::Secret => {
+            written_as_text(kind, object);
+            if text(object, "/type").is_empty() {
+                set(object, &["type"], json!("Opaque"));
+            }
+        }
+        Kind::Lease if object.get("spec").is_none() => set(object, &["spec"], json!({})),
         Kind::AgentPool | Kind::JobHint | Kind::ResourceQuota | Kind::Event | Kind::Lease => {}
+    }
+}
+
+impl Kubernetes {
+    /// Fills in what the definition of a kind has a default for.
+    pub(super) fn fill_in_schema(&self, kind: Kind, object: &mut Value) {
+        let definition = kind.is_custom().then(|| self.definition(kind)).flatten();
+        if let Some(schema) = definition.and_then(|it| it.pointer("/spec/versions/0/schema/openAPIV3Schema")) {
+            defaults_of(schema, object);
+        }
+    }
+}
+
+/// Down to where the object has nothing; a default is filled in itself.
+fn defaults_of(schema: &Value, value: &mut Value) {
+    if let (Some(properties), Some(map)) = (schema.get("properties").and_then(Value::as_object), value.as_object_mut())
+    {
+        for (name, property) in properties {
+            if let (false, Some(default)) = (map.contains_key(name), property.get("default")) {
+                map.insert(name.clone(), default.clone());
+            }
+            if let Some(value) = map.get_mut(name) {
+                defaults_of(property, value);
+            }
+        }
+    }
+    if let (Some(items), Some(list)) = (schema.get("items"), value.as_array_mut()) {
+        for item in list {
+            defaults_of(items, item);
+        }
     }
 }
 
@@ -40,8 +86,11 @@ fn pod_spec(object: &mut Value, path: &[&str]) {
     }
 }
 
-/// `stringData` is written as `data` and never read.
-fn written_as_text(secret: &mut Value) {
+/// The `stringData` of a Secret is written as `data` and never read.
+pub(super) fn written_as_text(kind: Kind, secret: &mut Value) {
+    if kind != Kind::Secret {
+        return;
+    }
     for (key, value) in texts(secret, "/stringData") {
         set(secret, &["data", &key], json!(base64(value.as_bytes())));
     }
@@ -70,7 +119,7 @@ mod tests {
         for (plain, coded) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("token-1", "dG9rZW4tMQ==")] {
             let mut secret = json!({ "stringData": { "k": plain } });
             fill_in(Kind::Secret, &mut secret);
-            assert_eq!(secret, json!({ "data": { "k": coded } }));
+            assert_eq!(secret, json!({ "data": { "k": coded }, "type": "Opaque" }));
         }
     }
 

@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::object::{assign, list, set, stamp, text};
+use super::{
+    object::{assign, list, set, stamp, text},
+    refusal::{Cause, Refusal},
+};
 
 type Path = Vec<String>;
 
@@ -25,6 +28,7 @@ impl Manager {
     }
 }
 
+/// The fields of one manager.
 #[derive(Debug, Clone, PartialEq)]
 struct Entry {
     manager: String,
@@ -36,6 +40,19 @@ struct Entry {
 }
 
 impl Entry {
+    /// As a conflict names it.
+    fn owner(&self) -> String {
+        let through = match self.subresource.as_str() {
+            "" => String::new(),
+            subresource => format!(" with subresource {subresource:?}"),
+        };
+        let using = match self.operation.as_str() {
+            "Update" => format!(" using {}", text(&self.written, "/apiVersion")),
+            _ => String::new(),
+        };
+        format!("{:?}{through}{using}", self.manager)
+    }
+
     fn is_of(&self, manager: &Manager) -> bool {
         let operation = if manager.is_apply { "Apply" } else { "Update" };
         self.manager == manager.name && self.operation == operation && self.subresource == manager.subresource
@@ -69,25 +86,21 @@ pub(super) fn record_update(before: &Value, after: &mut Value, manager: &Manager
     write(after, entries, api_version, now);
 }
 
-/// What an apply makes of an object, or the fields that belong to others, with their managers.
+/// What an apply makes of an object, or the refusal that names whose fields it would take.
 pub(super) fn apply(
     live: &Value,
     wanted: &Value,
     manager: &Manager,
     is_forced: bool,
     now: Timestamp,
-) -> Result<Value, String> {
+) -> Result<Value, Refusal> {
     let mut entries = entries(live);
     let (have, want) = (leaves(live), leaves(wanted));
     let differs = |path: &Path| want.contains_key(path) && have.get(path) != want.get(path);
-    let conflicts: Vec<String> = entries
-        .iter()
-        .filter(|entry| !entry.is_of(manager))
-        .flat_map(|entry| entry.fields.iter().filter(|path| differs(path)).map(|path| sentence(entry, path)))
-        .collect();
-    if !conflicts.is_empty() && !is_forced {
-        let (count, s) = (conflicts.len(), if conflicts.len() == 1 { "" } else { "s" });
-        return Err(format!("Apply failed with {count} conflict{s}: {}", conflicts.join(", ")));
+    if !is_forced {
+        let others = entries.iter().filter(|entry| !entry.is_of(manager));
+        let taken = others.map(|entry| (entry.owner(), entry.fields.iter().filter(|path| differs(path)).collect()));
+        refuse_taken(taken.filter(|(_, fields): &(String, Vec<&Path>)| !fields.is_empty()).collect())?;
     }
     let mut after = live.clone();
     for (path, value) in &want {
@@ -113,15 +126,29 @@ fn steps(path: &Path) -> Vec<&str> {
     path.iter().map(String::as_str).collect()
 }
 
-fn sentence(entry: &Entry, path: &Path) -> String {
-    let through =
-        if entry.subresource.is_empty() { String::new() } else { format!(" with subresource {:?}", entry.subresource) };
-    format!(
-        "conflict with {:?}{through} using {}: .{}",
-        entry.manager,
-        text(&entry.written, "/apiVersion"),
-        path.join(".")
-    )
+/// Refuses if somebody owns something of it.
+fn refuse_taken(mut taken: Vec<(String, Vec<&Path>)>) -> Result<(), Refusal> {
+    taken.sort();
+    let dotted = |path: &Path| format!(".{}", path.join("."));
+    let causes: Vec<Cause> = taken
+        .iter()
+        .flat_map(|(owner, fields)| {
+            let message = format!("conflict with {owner}");
+            fields.iter().map(move |path| (dotted(path), message.clone(), "FieldManagerConflict"))
+        })
+        .collect();
+    let message = match causes.as_slice() {
+        [] => return Ok(()),
+        [(field, message, _)] => format!("Apply failed with 1 conflict: {message}: {field}"),
+        several => {
+            let owners = taken.iter().map(|(owner, fields)| {
+                let fields: Vec<String> = fields.iter().map(|path| format!("\n- {}", dotted(path))).collect();
+                format!("conflicts with {owner}:{}", fields.concat())
+            });
+            format!("Apply failed with {} conflicts: {}", several.len(), owners.collect::<Vec<_>>().join("\n"))
+        }
+    };
+    Err(Refusal::apply_conflict(message, &causes))
 }
 
 /// Adds fields to those of a manager, or puts them in their place.
@@ -169,6 +196,8 @@ fn collect<'a>(value: &'a Value, path: &mut Path, found: &mut BTreeMap<Path, &'a
                 path.pop();
             }
         }
+        // An empty `spec` is nobody's.
+        None if path.len() == 1 && value.is_object() => {}
         None => drop(found.insert(path.clone(), value)),
     }
 }
@@ -205,7 +234,7 @@ fn read(tree: &Value, path: &mut Path, fields: &mut BTreeSet<Path>) {
 
 /// An entry whose fields are as they were keeps its time; one without fields goes.
 fn write(object: &mut Value, entries: Vec<Entry>, api_version: &str, now: Timestamp) {
-    let written: Vec<Value> = entries
+    let mut written: Vec<Value> = entries
         .into_iter()
         .filter(|entry| !entry.fields.is_empty())
         .map(|entry| {
@@ -227,6 +256,10 @@ fn write(object: &mut Value, entries: Vec<Entry>, api_version: &str, now: Timest
             written
         })
         .collect();
+    // As the API server sorts them.
+    written.sort_by_cached_key(|entry| {
+        ["/operation", "/time", "/manager", "/apiVersion", "/subresource"].map(|part| text(entry, part).to_owned())
+    });
     let written = (!written.is_empty()).then_some(Value::Array(written));
     assign(object, &["metadata", "managedFields"], written);
 }
@@ -270,7 +303,7 @@ mod tests {
             apply(&live, &json!({ "spec": { "holder": "one", "time": 1 } }), &manager("one", true), false, at).unwrap();
         let refused =
             apply(&one, &json!({ "spec": { "holder": "two" } }), &manager("two", true), false, at).unwrap_err();
-        assert_eq!(refused, "Apply failed with 1 conflict: conflict with \"one\" using v1: .spec.holder");
+        assert_eq!(refused.status()["message"], "Apply failed with 1 conflict: conflict with \"one\": .spec.holder");
         let forced = apply(&one, &json!({ "spec": { "holder": "two" } }), &manager("two", true), true, at).unwrap();
         assert_eq!(forced["spec"], json!({ "holder": "two", "time": 1 }));
         let less = apply(&one, &json!({ "spec": { "holder": "one" } }), &manager("one", true), false, at).unwrap();

@@ -52,7 +52,7 @@ pub(super) struct Kept {
     /// Whether the process answers its readiness probe.
     answers: bool,
     kill_at: Option<Timestamp>,
-    pub(super) is_lost: bool,
+    is_lost: bool,
 }
 
 impl Kept {

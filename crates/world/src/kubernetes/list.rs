@@ -70,7 +70,7 @@ impl Kubernetes {
         }
         let length = Duration::from_secs(seconds.filter(|seconds| *seconds > 0).unwrap_or(WATCH_SECONDS));
         let ends_at = self.after(length);
-        let mut watch = Watch::new(kind, namespace.clone(), selector, bookmarks, ends_at);
+        let mut watch = Watch::new(kind, namespace.clone(), selector, (bookmarks, version), ends_at);
         match self.store.since(kind, version) {
             _ if version == 0 => self.store.of(kind, &namespace).for_each(|(_, object)| watch.add(object)),
             Ok(changes) => changes.for_each(|change| watch.tell(change)),
@@ -106,18 +106,22 @@ impl Kubernetes {
             }
         }
         if schemas.is_empty() {
-            return Err(Refusal::no_such_resource());
+            return Err(Refusal::no_such_page());
         }
         Ok((200, json!({ "openapi": "3.0.0", "paths": {}, "components": { "schemas": schemas } })))
     }
 
     /// Whether requests about this kind find something.
     pub(super) fn is_served(&self, kind: Kind) -> bool {
-        !kind.is_custom()
-            || self.definitions.iter().any(|definition| {
-                text(definition, "/spec/names/plural") == kind.plural()
-                    && text(definition, "/spec/group") == kind.traits().group
-            })
+        !kind.is_custom() || self.definition(kind).is_some()
+    }
+
+    /// The installed definition of a kind.
+    pub(super) fn definition(&self, kind: Kind) -> Option<&Value> {
+        self.definitions.iter().find(|definition| {
+            text(definition, "/spec/names/plural") == kind.plural()
+                && text(definition, "/spec/group") == kind.traits().group
+        })
     }
 }
 

@@ -109,8 +109,9 @@ enum Event {
     Collect(String),
     Schedule(Key, String),
     Kubelet(String, Deed),
-    NodeNoticed(String),
-    NodeRemoved(String),
+    PodsUnheard(Vec<(Key, String)>),
+    PodsLost(Vec<(Key, String)>),
+    Recount(Key),
 }
 
 impl Kubernetes {
@@ -164,17 +165,25 @@ impl Kubernetes {
             Event::Perform(ticket) => self.perform_later(ticket),
             Event::Sync(key) => {
                 self.to_sync.remove(&key);
-                if key.kind == Kind::Deployment {
-                    self.sync_deployment(&key);
-                } else {
-                    self.sync_replica_set(&key);
+                match key.kind {
+                    Kind::Deployment => self.sync_deployment(&key),
+                    Kind::ReplicaSet => self.sync_replica_set(&key),
+                    Kind::ResourceQuota => self.count_quota(&key),
+                    Kind::AgentPool
+                    | Kind::JobHint
+                    | Kind::Pod
+                    | Kind::Secret
+                    | Kind::PodTemplate
+                    | Kind::Event
+                    | Kind::Lease => {}
                 }
             }
             Event::Collect(owner) => self.collect(&owner),
             Event::Schedule(key, uid) => self.schedule(&key, &uid),
             Event::Kubelet(uid, deed) => self.kubelet(&uid, deed),
-            Event::NodeNoticed(node) => self.notice_lost(&node),
-            Event::NodeRemoved(node) => self.remove_lost(&node),
+            Event::PodsUnheard(pods) => self.notice_lost(&pods),
+            Event::PodsLost(pods) => self.remove_lost(&pods),
+            Event::Recount(quota) => self.recount(&quota),
         }
     }
 
@@ -209,7 +218,10 @@ impl Kubernetes {
     fn tell_all(&mut self, change: &Change) {
         self.watches.tell(change);
         let kind = change.key.kind;
-        if !change.is_gone {
+        let specified = |object: &Value| object.get("spec").cloned();
+        let is_new = change.before.as_deref().is_none_or(|before| specified(before) != specified(&change.object));
+        // A quota's own count is no reason to count anew.
+        if !change.is_gone && (kind != Kind::ResourceQuota || is_new) {
             self.plan_sync(change.key.clone());
         }
         if matches!(kind, Kind::ReplicaSet | Kind::Pod)
@@ -220,11 +232,21 @@ impl Kubernetes {
         if kind == Kind::Pod {
             self.pod_changed(change);
         }
+        if kind == Kind::ResourceQuota && change.before.is_none() {
+            self.begin_counting(&change.key);
+        }
+        if change.is_gone {
+            let quotas = self.store.of(Kind::ResourceQuota, &change.key.namespace).map(|(quota, _)| quota.clone());
+            for quota in quotas.collect::<Vec<_>>() {
+                self.plan_sync(quota);
+            }
+        }
         self.plan_collection(change);
     }
 
     fn plan_sync(&mut self, key: Key) {
-        if matches!(key.kind, Kind::Deployment | Kind::ReplicaSet) && self.to_sync.insert(key.clone()) {
+        let has_controller = matches!(key.kind, Kind::Deployment | Kind::ReplicaSet | Kind::ResourceQuota);
+        if has_controller && self.to_sync.insert(key.clone()) {
             let at = self.drawn(self.settings.controllers);
             self.agenda.enter(at, Event::Sync(key));
         }

@@ -31,6 +31,11 @@ pub(super) fn number(object: &Value, pointer: &str) -> Option<u64> {
     object.pointer(pointer).and_then(Value::as_u64)
 }
 
+/// A whole number, written as one or as a text.
+pub(super) fn number_in(quantity: &Value) -> Option<u64> {
+    quantity.as_u64().or_else(|| quantity.as_str()?.parse().ok())
+}
+
 /// The list at a pointer; empty where there is none.
 pub(super) fn list<'a>(object: &'a Value, pointer: &str) -> &'a [Value] {
     object.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)

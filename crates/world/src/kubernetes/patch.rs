@@ -13,10 +13,9 @@ pub(super) enum Format {
     Apply,
 }
 
-const CUSTOM: &str = "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml, \
-     application/apply-patch+cbor";
+const CUSTOM: &str = "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
 const BUILT_IN: &str = "application/json-patch+json, application/merge-patch+json, \
-     application/strategic-merge-patch+json, application/apply-patch+yaml, application/apply-patch+cbor";
+     application/strategic-merge-patch+json, application/apply-patch+yaml";
 
 impl Format {
     /// Objects of a definition know no strategic patches.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::kind::Kind;
+use super::{kind::Kind, object::set};
 
 /// A refused request, or a failed one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,36 +10,56 @@ pub(super) struct Refusal {
     pub(super) code: u16,
     reason: &'static str,
     message: String,
-    about: Option<(Kind, String)>,
+    details: Option<Value>,
 }
+
+/// One of several reasons of a refusal: the field, the sentence, the word.
+pub(super) type Cause = (String, String, &'static str);
 
 impl Refusal {
     const fn new(code: u16, reason: &'static str, message: String) -> Self {
-        Self { code, reason, message, about: None }
+        Self { code, reason, message, details: None }
     }
 
-    fn about(self, kind: Kind, name: &str) -> Self {
-        Self { about: Some((kind, name.to_owned())), ..self }
+    /// Which object it is about: its group, the word for its kind, its name. What is empty is left out.
+    fn about(mut self, group: &str, kind: &str, name: &str) -> Self {
+        let details = self.details.get_or_insert_with(|| json!({}));
+        for (key, word) in [("group", group), ("kind", kind), ("name", name)] {
+            if !word.is_empty() {
+                set(details, &[key], json!(word));
+            }
+        }
+        self
+    }
+
+    fn because(mut self, causes: &[Cause]) -> Self {
+        let causes = causes
+            .iter()
+            .map(|(field, message, reason)| json!({ "field": field, "message": message, "reason": reason }));
+        set(self.details.get_or_insert_with(|| json!({})), &["causes"], causes.collect());
+        self
+    }
+
+    fn of(self, kind: Kind, name: &str) -> Self {
+        self.about(kind.traits().group, kind.plural(), name)
     }
 
     pub(super) fn not_found(kind: Kind, name: &str) -> Self {
-        let message = format!("{} {name:?} not found", kind.qualified());
-        Self::new(404, "NotFound", message).about(kind, name)
+        Self::new(404, "NotFound", format!("{} {name:?} not found", kind.qualified())).of(kind, name)
     }
 
-    /// Nothing is served at the path.
-    pub(super) fn no_such_resource() -> Self {
-        Self::new(404, "NotFound", "the server could not find the requested resource".to_owned())
+    /// Nothing is served at the path. The one answer that is no JSON.
+    pub(super) const fn no_such_page() -> Self {
+        Self::new(404, "", String::new())
     }
 
     pub(super) fn already_exists(kind: Kind, name: &str) -> Self {
-        let message = format!("{} {name:?} already exists", kind.qualified());
-        Self::new(409, "AlreadyExists", message).about(kind, name)
+        Self::new(409, "AlreadyExists", format!("{} {name:?} already exists", kind.qualified())).of(kind, name)
     }
 
     pub(super) fn conflict(kind: Kind, name: &str, why: &str) -> Self {
         let message = format!("Operation cannot be fulfilled on {} {name:?}: {why}", kind.qualified());
-        Self::new(409, "Conflict", message).about(kind, name)
+        Self::new(409, "Conflict", message).of(kind, name)
     }
 
     /// The object that was sent is based on an older one.
@@ -51,29 +71,43 @@ impl Refusal {
         )
     }
 
-    pub(super) const fn apply_conflict(message: String) -> Self {
-        Self::new(409, "Conflict", message)
+    /// A deletion's condition does not hold. Here the kind stands where elsewhere its plural does.
+    pub(super) fn precondition(kind: Kind, name: &str, why: &str) -> Self {
+        let group = kind.traits().group;
+        let dot = if group.is_empty() { "" } else { "." };
+        let message = format!("Operation cannot be fulfilled on {}{dot}{group} {name:?}: {why}", kind.name());
+        Self::new(409, "Conflict", message).about(group, kind.name(), name)
+    }
+
+    pub(super) fn apply_conflict(message: String, causes: &[Cause]) -> Self {
+        Self::new(409, "Conflict", message).because(causes)
     }
 
     pub(super) fn forbidden(kind: Kind, name: &str, why: &str) -> Self {
-        let message = format!("{} {name:?} is forbidden: {why}", kind.qualified());
-        Self::new(403, "Forbidden", message).about(kind, name)
+        Self::new(403, "Forbidden", format!("{} {name:?} is forbidden: {why}", kind.qualified())).of(kind, name)
     }
 
-    pub(super) fn invalid(kind: Kind, name: &str, why: &str) -> Self {
-        let Some(group) = Some(kind.traits().group).filter(|group| !group.is_empty()) else {
-            return Self::new(422, "Invalid", format!("{} {name:?} is invalid: {why}", kind.name())).about(kind, name);
-        };
-        Self::new(422, "Invalid", format!("{}.{group} {name:?} is invalid: {why}", kind.name())).about(kind, name)
+    /// Fields of an object, or of the request's options, that cannot be.
+    pub(super) fn invalid((group, kind, name): (&str, &str, &str), causes: &[Cause]) -> Self {
+        let mut sentences: Vec<String> = causes.iter().map(|(field, why, _)| format!("{field}: {why}")).collect();
+        sentences.dedup();
+        let message = format!("{kind}.{group} {name:?} is invalid: {}", sentences.join(", "));
+        Self::new(422, "Invalid", message).about(group, kind, name).because(causes)
     }
 
     /// A JSON patch that does not fit the object, a failed `test` among them: nothing in it tells which.
     pub(super) fn patch_failed() -> Self {
-        Self::new(422, "Invalid", "the server rejected our request due to an error in our request".to_owned())
+        let message = "the server rejected our request due to an error in our request".to_owned();
+        Self { details: Some(json!({})), ..Self::new(422, "Invalid", message) }
     }
 
     pub(super) const fn bad_request(message: String) -> Self {
         Self::new(400, "BadRequest", message)
+    }
+
+    /// What the API server itself takes for its own failure.
+    pub(super) const fn internal(message: String) -> Self {
+        Self::new(500, "", message)
     }
 
     pub(super) fn unknown_format(accepted: &str) -> Self {
@@ -118,19 +152,23 @@ impl Refusal {
         Self::new(code, reason, "simulated fault".to_owned())
     }
 
+    /// The body of the answer.
+    pub(super) fn body(&self) -> String {
+        if self.message.is_empty() { "404 page not found\n".to_owned() } else { self.status().to_string() }
+    }
+
     /// The `Status` that the client reads.
     pub(super) fn status(&self) -> Value {
-        let mut details = json!({});
-        if let (Some((kind, name)), Some(map)) = (&self.about, details.as_object_mut()) {
-            map.insert("name".to_owned(), json!(name));
-            if !kind.traits().group.is_empty() {
-                map.insert("group".to_owned(), json!(kind.traits().group));
-            }
-            map.insert("kind".to_owned(), json!(kind.plural()));
-        }
-        json!({
+        let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": self.message, "reason": self.reason, "details": details, "code": self.code,
-        })
+            "message": self.message, "code": self.code,
+        });
+        if !self.reason.is_empty() {
+            set(&mut status, &["reason"], json!(self.reason));
+        }
+        if let Some(details) = &self.details {
+            set(&mut status, &["details"], details.clone());
+        }
+        status
     }
 }

@@ -208,11 +208,14 @@ fn listing(kind: Kind, namespace: String, query: &mut BTreeMap<String, String>) 
     Ok(Call::List { kind, namespace, selector, limit, from: query.remove("continue") })
 }
 
+/// The name of one who gives none.
+pub(super) const NOBODY: &str = "unknown";
+
 /// As the API server names who writes.
 fn manager(request: &ApiRequest, query: &mut BTreeMap<String, String>) -> String {
     let named = query.remove("fieldManager").filter(|name| !name.is_empty());
     let program = request.user_agent.split('/').next().filter(|name| !name.is_empty());
-    named.or_else(|| program.map(str::to_owned)).unwrap_or_else(|| "unknown".to_owned())
+    named.or_else(|| program.map(str::to_owned)).unwrap_or_else(|| NOBODY.to_owned())
 }
 
 fn route(call: &Call) -> Route {

@@ -73,9 +73,15 @@ impl Kubernetes {
             return;
         }
         self.kill_all_on(node);
+        let pods: Vec<(Key, String)> = self
+            .store
+            .all()
+            .filter(|(key, pod)| key.kind == Kind::Pod && text(pod, "/spec/nodeName") == node)
+            .map(|(key, pod)| (key.clone(), uid(pod).to_owned()))
+            .collect();
         let (noticed, removed) = (self.after(self.settings.node_noticed), self.after(self.settings.node_removed));
-        self.agenda.enter(noticed, Event::NodeNoticed(node.to_owned()));
-        self.agenda.enter(removed, Event::NodeRemoved(node.to_owned()));
+        self.agenda.enter(noticed, Event::PodsUnheard(pods.clone()));
+        self.agenda.enter(removed, Event::PodsLost(pods));
     }
 
     /// Another machine under the same name.
@@ -84,26 +90,24 @@ impl Kubernetes {
         self.lost_nodes.remove(node);
     }
 
-    fn pods_on(&self, node: &str) -> Vec<Key> {
-        let pods = self.store.all().filter(|(key, pod)| key.kind == Kind::Pod && text(pod, "/spec/nodeName") == node);
-        // Those that a machine of the same name runs since are not meant.
-        pods.filter(|(_, pod)| self.kubelets.get(uid(pod)).is_none_or(|kept| kept.is_lost))
-            .map(|(key, _)| key.clone())
-            .collect()
+    /// Those that are still there.
+    fn left_of(&self, pods: &[(Key, String)]) -> Vec<Key> {
+        let is_there = |(key, pod_uid): &&(Key, String)| self.store.get(key).is_some_and(|pod| uid(pod) == pod_uid);
+        pods.iter().filter(is_there).map(|(key, _)| key.clone()).collect()
     }
 
     /// The node controller marks what it cannot hear of.
-    pub(super) fn notice_lost(&mut self, node: &str) {
+    pub(super) fn notice_lost(&mut self, pods: &[(Key, String)]) {
         let now = self.now;
-        for key in self.pods_on(node) {
+        for key in self.left_of(pods) {
             self.change(&key, |pod| set_condition(pod, &Condition::no("Ready", "", String::new()), now));
         }
     }
 
     /// The pod garbage collector takes away what was on a node that is no more.
-    pub(super) fn remove_lost(&mut self, node: &str) {
+    pub(super) fn remove_lost(&mut self, pods: &[(Key, String)]) {
         let now = self.now;
-        for key in self.pods_on(node) {
+        for key in self.left_of(pods) {
             self.change(&key, |pod| {
                 set(pod, &["status", "phase"], json!("Failed"));
                 let why = Condition {

@@ -36,7 +36,7 @@ pub enum PodSignal {
         /// Of which pod.
         uid: String,
     },
-    /// The pod is no more.
+    /// The pod is no more. One that was taken away by force is told and killed after that.
     Gone {
         /// When.
         at: Timestamp,

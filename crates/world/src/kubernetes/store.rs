@@ -46,9 +46,9 @@ pub(super) struct Store {
 pub(super) struct TooOld(pub(super) u64);
 
 impl Store {
-    /// Remembers so many changes of each kind.
+    /// Remembers so many changes of each kind. The first version is 1, since a watch from 0 is one from anywhere.
     pub(super) const fn new(remembered: usize) -> Self {
-        Self { objects: BTreeMap::new(), past: BTreeMap::new(), remembered, version: 0 }
+        Self { objects: BTreeMap::new(), past: BTreeMap::new(), remembered, version: 1 }
     }
 
     pub(super) const fn version(&self) -> u64 {
@@ -155,8 +155,8 @@ mod tests {
         store.write(pod("a"), json!({ "n": 1 }));
         store.write(pod("a"), json!({ "n": 2 }));
         let gone = store.remove(&pod("a")).unwrap();
-        assert_eq!((gone.version, store.version()), (3, 3));
-        assert_eq!(gone.object.pointer("/metadata/resourceVersion").unwrap(), "3");
+        assert_eq!((gone.version, store.version()), (4, 4));
+        assert_eq!(gone.object.pointer("/metadata/resourceVersion").unwrap(), "4");
         assert_eq!(gone.object["n"], 2);
         assert!(store.remove(&pod("a")).is_none());
     }
@@ -168,14 +168,14 @@ mod tests {
         store.write(pod("b"), json!({ "n": 1 }));
         store.write(pod("a"), json!({ "n": 2 }));
         store.remove(&pod("b"));
-        let then = store.at(Kind::Pod, "ci", 2).unwrap();
+        let then = store.at(Kind::Pod, "ci", 3).unwrap();
         assert_eq!(
             then.iter().map(|(name, o)| (name.as_str(), o["n"].as_u64().unwrap())).collect::<Vec<_>>(),
             [("a", 1), ("b", 1)]
         );
-        assert_eq!(store.at(Kind::Pod, "ci", 0).unwrap_err(), TooOld(1));
+        assert_eq!(store.at(Kind::Pod, "ci", 1).unwrap_err(), TooOld(2));
         store.forget();
-        assert_eq!(store.since(Kind::Pod, 3).err(), Some(TooOld(4)));
-        assert_eq!(store.since(Kind::Pod, 4).unwrap().count(), 0);
+        assert_eq!(store.since(Kind::Pod, 4).err(), Some(TooOld(5)));
+        assert_eq!(store.since(Kind::Pod, 5).unwrap().count(), 0);
     }
 }

@@ -6,14 +6,13 @@ use serde_json::{Value, json};
 
 use super::{
     Kubernetes,
-    defaults::fill_in,
+    defaults::{fill_in, written_as_text},
     fields::{self, Manager},
     kind::Kind,
     object::{Key, assign, is_deleting, list, number, set, stamp, text, texts, uid, version},
     patch::{Format, patched},
-    quota,
     refusal::Refusal,
-    request::Part,
+    request::{NOBODY, Part},
 };
 
 /// A status and a body.
@@ -54,7 +53,7 @@ impl Kubernetes {
             return Err(Refusal::unknown("an object without a name"));
         }
         if !text(&object, "/metadata/resourceVersion").is_empty() {
-            return Err(Refusal::bad_request("resourceVersion should not be set on objects to be created".to_owned()));
+            return Err(Refusal::internal("resourceVersion should not be set on objects to be created".to_owned()));
         }
         let elsewhere = text(&object, "/metadata/namespace");
         if !elsewhere.is_empty() && elsewhere != namespace {
@@ -62,7 +61,7 @@ impl Kubernetes {
                 "the namespace of the provided object does not match the namespace sent on the request".to_owned(),
             ));
         }
-        quota::admit(&self.store, kind, namespace, &name)?;
+        self.charge_quotas(kind, namespace, &name)?;
         let key = Key::new(kind, namespace, &name);
         if self.store.get(&key).is_some() {
             return Err(Refusal::already_exists(kind, &name));
@@ -78,9 +77,14 @@ impl Kubernetes {
         assign(&mut object, &["metadata", "managedFields"], None);
         let generation = kind.traits().has_generation.then(|| json!(1));
         assign(&mut object, &["metadata", "generation"], generation);
+        // Who applies owns what was sent, who creates also what was filled in.
+        let sent = object.clone();
         fill_in(kind, &mut object);
+        self.fill_in_schema(kind, &mut object);
         if kind.has_managers() {
-            fields::record_update(&Value::Null, &mut object, manager, &kind.api_version(), self.now);
+            let mut owned = if manager.is_apply { sent } else { object.clone() };
+            fields::record_update(&Value::Null, &mut owned, manager, &kind.api_version(), self.now);
+            assign(&mut object, &["metadata", "managedFields"], owned.pointer("/metadata/managedFields").cloned());
         }
         let stored = self.commit(key, object);
         Ok((201, Value::clone(&stored)))
@@ -118,13 +122,21 @@ impl Kubernetes {
         if part != Part::Whole {
             return Err(Refusal::unknown("an apply of a subresource"));
         }
+        if manager == NOBODY {
+            let why = "Required value: is required for apply patch".to_owned();
+            let cause = ("fieldManager".to_owned(), why, "FieldValueRequired");
+            return Err(Refusal::invalid(("meta.k8s.io", "PatchOptions", ""), &[cause]));
+        }
         let by = Manager { name: manager.to_owned(), is_apply: true, subresource: "" };
         let Some(live) = self.store.get(key).cloned() else {
             let mut object = wanted.clone();
+            written_as_text(key.kind, &mut object);
             set(&mut object, &["metadata", "name"], json!(key.name));
             return self.create(key.kind, &key.namespace, &by, object);
         };
-        let mut after = fields::apply(&live, wanted, &by, is_forced, self.now).map_err(Refusal::apply_conflict)?;
+        let mut wanted = wanted.clone();
+        written_as_text(key.kind, &mut wanted);
+        let mut after = fields::apply(&live, &wanted, &by, is_forced, self.now)?;
         keep(key.kind, &live, &mut after)?;
         if after == *live {
             return Ok((200, after));
@@ -138,11 +150,13 @@ impl Kubernetes {
         let after = if part == Part::Status {
             let mut after = live.clone();
             assign(&mut after, &["status"], wanted.get("status").cloned());
+            self.fill_in_schema(key.kind, &mut after);
             after
         } else {
             let mut after = wanted;
             assign(&mut after, &["metadata", "managedFields"], live.pointer("/metadata/managedFields").cloned());
             fill_in(key.kind, &mut after);
+            self.fill_in_schema(key.kind, &mut after);
             keep(key.kind, live, &mut after)?;
             after
         };
@@ -153,8 +167,9 @@ impl Kubernetes {
         is_current(key, live, wanted)?;
         let replicas = wanted.pointer("/spec/replicas").cloned().unwrap_or_else(|| json!(0));
         if replicas.as_u64().is_none_or(|replicas| i32::try_from(replicas).is_err()) {
-            let why = format!("spec.replicas: Invalid value: {replicas}: must be greater than or equal to 0");
-            return Err(Refusal::invalid(key.kind, &key.name, &why));
+            let why = format!("Invalid value: {replicas}: must be greater than or equal to 0");
+            let cause = ("spec.replicas".to_owned(), why, "FieldValueInvalid");
+            return Err(Refusal::invalid(("autoscaling", "Scale", &key.name), &[cause]));
         }
         let mut after = live.clone();
         set(&mut after, &["spec", "replicas"], replicas);
@@ -190,7 +205,10 @@ impl Kubernetes {
         if key.kind == Kind::Pod {
             return Ok((200, self.delete_pod(key, &live, number(options, "/gracePeriodSeconds"))));
         }
-        self.remove(key);
+        let gone = self.remove(key);
+        if let (Kind::PodTemplate, Some(gone)) = (key.kind, gone) {
+            return Ok((200, Value::clone(&gone)));
+        }
         let mut details = json!({ "name": key.name, "kind": key.kind.plural(), "uid": uid(&live) });
         if !key.kind.traits().group.is_empty() {
             set(&mut details, &["group"], json!(key.kind.traits().group));
@@ -208,7 +226,10 @@ impl Kubernetes {
         let is_finished = matches!(text(live, "/status/phase"), "Succeeded" | "Failed");
         let grace = if is_started && !is_finished { grace.unwrap_or(default) } else { 0 };
         if grace == 0 {
-            return self.remove(key).map_or_else(|| live.clone(), |gone| Value::clone(&gone));
+            // What is stored goes as it was; the answer shows what was done to it.
+            let mut last = self.remove(key).map_or_else(|| live.clone(), |gone| Value::clone(&gone));
+            doom(&mut last, self.now, 0);
+            return last;
         }
         if is_deleting(live) && number(live, "/metadata/deletionGracePeriodSeconds").is_some_and(|now| now <= grace) {
             return live.clone();
@@ -216,12 +237,19 @@ impl Kubernetes {
         let mut after = live.clone();
         let ends = i64::try_from(grace).ok().map(jiff::SignedDuration::from_secs);
         let ends = ends.and_then(|grace| self.now.checked_add(grace).ok()).unwrap_or(jiff::Timestamp::MAX);
-        set(&mut after, &["metadata", "deletionTimestamp"], stamp(ends));
-        set(&mut after, &["metadata", "deletionGracePeriodSeconds"], json!(grace));
-        let generation = number(live, "/metadata/generation").unwrap_or_default() + 1;
-        set(&mut after, &["metadata", "generation"], json!(generation));
+        doom(&mut after, ends, grace);
         Value::clone(&self.commit(key.clone(), after))
     }
+}
+
+/// Marks a pod as being deleted. The first time that is a change of what it is to be.
+fn doom(pod: &mut Value, ends: jiff::Timestamp, grace: u64) {
+    if !is_deleting(pod) {
+        let generation = number(pod, "/metadata/generation").unwrap_or_default() + 1;
+        set(pod, &["metadata", "generation"], json!(generation));
+    }
+    set(pod, &["metadata", "deletionTimestamp"], stamp(ends));
+    set(pod, &["metadata", "deletionGracePeriodSeconds"], json!(grace));
 }
 
 /// What Kubernetes writes where a pod says nothing.
@@ -230,18 +258,18 @@ pub(super) const DEFAULT_GRACE: u64 = 30;
 impl Same<'_> {
     fn holds(self, key: &Key, live: &Value) -> Result<(), Refusal> {
         let (uid_now, version_now) = (uid(live), text(live, "/metadata/resourceVersion"));
-        let conflict = |what: &str, wanted: &str, now: &str| {
+        let conflict = |what: &str, wanted: &str, now: &str, guess: &str| {
             let why = format!(
                 "the {what} in the precondition ({wanted}) does not match the {what} in record ({now}). The object might \
-                 have been deleted and then recreated"
+                 have been {guess}"
             );
-            Err(Refusal::conflict(key.kind, &key.name, &why))
+            Err(Refusal::precondition(key.kind, &key.name, &why))
         };
         if !self.uid.is_empty() && self.uid != uid_now {
-            return conflict("UID", self.uid, uid_now);
+            return conflict("UID", self.uid, uid_now, "deleted and then recreated");
         }
         if !self.version.is_empty() && self.version != version_now {
-            return conflict("ResourceVersion", self.version, version_now);
+            return conflict("ResourceVersion", self.version, version_now, "modified");
         }
         Ok(())
     }
@@ -251,6 +279,13 @@ impl Same<'_> {
 fn is_current(key: &Key, live: &Value, wanted: &Value) -> Result<(), Refusal> {
     let sent = text(wanted, "/metadata/uid");
     if !sent.is_empty() && sent != uid(live) {
+        if key.kind.is_custom() {
+            // Told twice, by both of the checks that find it.
+            let why = format!("Invalid value: {sent:?}: field is immutable");
+            let cause = ("metadata.uid".to_owned(), why, "FieldValueInvalid");
+            let object = (key.kind.traits().group, key.kind.name(), key.name.as_str());
+            return Err(Refusal::invalid(object, &[cause.clone(), cause]));
+        }
         let why = format!("Precondition failed: UID in precondition: {sent}, UID in object meta: {}", uid(live));
         return Err(Refusal::conflict(key.kind, &key.name, &why));
     }

@@ -5,7 +5,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{kind::Kind, object::texts, refusal::Refusal, selector::Selector, store::Change};
+use super::{
+    kind::Kind,
+    object::{set, texts},
+    refusal::Refusal,
+    selector::Selector,
+    store::Change,
+};
 
 /// An open watch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,6 +41,8 @@ pub(super) struct Watch {
     namespace: String,
     selector: Selector,
     bookmarks: bool,
+    /// What its client knew when it began: that is not told again by a bookmark.
+    begun_at: u64,
     ends_at: Timestamp,
     lines: VecDeque<String>,
     end: Option<WatchEnd>,
@@ -45,10 +53,10 @@ impl Watch {
         kind: Kind,
         namespace: String,
         selector: Selector,
-        bookmarks: bool,
+        (bookmarks, begun_at): (bool, u64),
         ends_at: Timestamp,
     ) -> Self {
-        Self { kind, namespace, selector, bookmarks, ends_at, lines: VecDeque::new(), end: None }
+        Self { kind, namespace, selector, bookmarks, begun_at, ends_at, lines: VecDeque::new(), end: None }
     }
 
     /// The type under which a change is told: what a selector lets out of sight is deleted for those who look through it.
@@ -75,9 +83,17 @@ impl Watch {
     }
 
     pub(super) fn tell(&mut self, change: &Change) {
-        if let Some(type_) = self.type_of(change) {
-            self.lines.push_back(line(type_, &change.object));
-        }
+        let told = match (self.type_of(change), &change.before) {
+            (None, _) => return,
+            // Who looks through a selector is shown it as it last was in sight, under the version of the change.
+            (Some("DELETED"), Some(before)) if !change.is_gone => {
+                let mut last = Value::clone(before);
+                set(&mut last, &["metadata", "resourceVersion"], json!(change.version.to_string()));
+                line("DELETED", &last)
+            }
+            (Some(type_), _) => line(type_, &change.object),
+        };
+        self.lines.push_back(told);
     }
 
     /// An error, after which nothing comes.
@@ -131,7 +147,7 @@ impl Watches {
     /// Tells a watch that nothing up to this version is missing. Answers when it ends, while it is open.
     pub(super) fn bookmark(&mut self, id: WatchId, version: u64) -> Option<Timestamp> {
         let watch = self.open.get_mut(&id).filter(|watch| watch.end.is_none())?;
-        if watch.bookmarks {
+        if watch.bookmarks && version > watch.begun_at {
             let metadata = json!({ "resourceVersion": version.to_string(), "creationTimestamp": null });
             let kind = watch.kind;
             let object = json!({ "kind": kind.name(), "apiVersion": kind.api_version(), "metadata": metadata });
