@@ -90,7 +90,8 @@ fn pools_of_ones_own_are_played_with_and_bad_ones_are_refused_with_everything_at
     let (stdout, stderr) = words(&output);
     println!("{stderr}");
     assert_eq!((output.status.code(), stdout.as_str()), (Some(1), ""));
-    for expected in ["AgentPool mine: spec.scaling.min: ", "AgentPool other: spec.scaling.maxx: ", "did you mean max?"] {
+    for expected in ["AgentPool mine: spec.scaling.min: ", "AgentPool other: spec.scaling.maxx: ", "did you mean max?"]
+    {
         assert!(stderr.contains(expected), "{expected} is not in\n{stderr}");
     }
 }

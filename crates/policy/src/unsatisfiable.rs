@@ -22,7 +22,7 @@
 //! The [`Watch`] is not remembered across restarts: that would be a clock that ticks in the status, and without it a new leader
 //! is later by [`WATCHED_FOR`], no more. What was found, [`Unsatisfiable`], is: or each restart would grow every such pool.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,7 @@ use crate::{
     demand::METRICS_STALENESS,
     memory::Unsatisfiable,
     observation::{GoodReading, QueueObservation},
+    recorded,
     spec::{PoolName, PoolSpec},
     units::{Agents, Jobs},
 };
@@ -63,8 +64,8 @@ pub struct Watch {
     last: Option<Sample>,
     stretch: Option<Stretch>,
     started_at: Option<Timestamp>,
-    /// The pools and their tags.
-    served_by: BTreeSet<(PoolName, BTreeSet<String>)>,
+    #[serde(with = "recorded::pairs")]
+    served_by: BTreeMap<PoolName, BTreeSet<String>>,
 }
 
 /// One reading.
@@ -129,8 +130,7 @@ impl Watch {
 
     /// A pool that comes, or other tags: perhaps it can run what the others cannot.
     fn note_pools(&mut self, queue: &QueueObservation, date: Timestamp) {
-        let is_known =
-            |spec: &PoolSpec| self.served_by.iter().any(|(name, tags)| *name == spec.name && *tags == spec.tags);
+        let is_known = |spec: &PoolSpec| self.served_by.get(&spec.name) == Some(&spec.tags);
         if self.served_by.len() == queue.pools.len() && queue.pools.iter().all(|pool| is_known(&pool.spec)) {
             return;
         }

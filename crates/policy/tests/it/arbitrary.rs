@@ -306,13 +306,19 @@ pub(crate) fn queue_of_one() -> impl Strategy<Value = QueueObservation> {
 fn queue_of(pools: impl Strategy<Value = Vec<PoolObservation>>) -> impl Strategy<Value = QueueObservation> {
     let standing = prop_oneof![3 => Just(0), 1 => count()];
     (reading().boxed(), collection::vec(hint().boxed(), 0..8), standing, pools).prop_map(
-        |(reading, hints, standing, pools)| QueueObservation {
-            queue: "linux".to_owned(),
-            reading,
-            hints: hints.into(),
-            standing: Agents(standing),
-            pools,
-            watch: Watch::default(),
+        |(reading, hints, standing, pools)| {
+            let mut queue = QueueObservation {
+                queue: "linux".to_owned(),
+                reading,
+                hints: hints.into(),
+                standing: Agents(standing),
+                pools,
+                watch: Watch::default(),
+            };
+            let mut watch = Watch::default();
+            watch.look(&queue);
+            queue.watch = watch;
+            queue
         },
     )
 }
