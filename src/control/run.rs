@@ -123,10 +123,15 @@ impl Shared {
 }
 
 /// Leads until `stop` without contending for a lease: for a simulation, in which nobody else could lead. Nothing is served;
-/// what each tick saw and decided goes to `record`.
-pub async fn lead_alone(config: Config, outside: Outside, record: mpsc::Sender<Line>, stop: CancellationToken) {
-    let (metrics, _registry) = Metrics::new(buildkite::OUTCOMES);
-    let recorder = Recorder::to(record, &config.identity, &metrics);
+/// what each tick saw and decided goes to `record`, if anybody wants it.
+pub async fn lead_alone(
+    config: Config,
+    outside: Outside,
+    metrics: Metrics,
+    record: Option<mpsc::Sender<Line>>,
+    stop: CancellationToken,
+) {
+    let recorder = record.map(|lines| Recorder::to(lines, &config.identity, &metrics)).unwrap_or_default();
     let shared = Shared::new(config, outside, metrics, recorder);
     shared.fence.renewed("alone", shared.clock.mono(), ALONE);
     lead_a_term(&shared, &CancellationToken::new(), &stop).await;

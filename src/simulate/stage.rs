@@ -111,7 +111,7 @@ impl Stage {
         let world = world(&story, &clock);
         let (record, lines) = mpsc::channel(LINES_MAX);
         let config = super::replica::config(NAMESPACE, story.poll_interval);
-        let replica = Replica::new(world.clone(), clock.clone(), config, record, kill_point);
+        let replica = Replica::new(world.clone(), clock.clone(), config, Some(record), kill_point);
         Self::with(story, clock, world, Controller::Replica(replica), lines)
     }
 
@@ -351,7 +351,7 @@ pub(super) fn replicas_of(kubernetes: &Kubernetes, pool: &str) -> u64 {
 }
 
 /// Everything as it is before the story begins.
-fn world(story: &Story, clock: &Clock) -> Joined {
+pub fn world(story: &Story, clock: &Clock) -> Joined {
     let (seed, start) = (story.seed, story.start);
     let buildkite = Buildkite::new(buildkite_settings(story), seed, start);
     let kubernetes = Kubernetes::new(kubernetes_settings(story), seed, start);
