@@ -46,7 +46,7 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
 /// One queue in one tick.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Line {
     /// When.
     pub now: Timestamp,

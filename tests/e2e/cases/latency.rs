@@ -16,8 +16,8 @@ use crate::harness::{
 };
 
 /// Two hundred hints, spread so that each queue is quiet when the next job comes.
-const QUEUES: u32 = 40;
-const ROUNDS: u32 = 5;
+const QUEUES: u32 = 20;
+const ROUNDS: u32 = 10;
 
 /// Longer than readings are unsure of a hinted job.
 const PAUSE: Duration = Duration::from_secs(13);
