@@ -10,6 +10,7 @@ pub mod client;
 pub mod error;
 pub mod events;
 pub mod fence;
+pub mod hindrance;
 pub mod lease;
 pub mod read;
 pub mod schema;

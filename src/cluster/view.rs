@@ -12,7 +12,7 @@ use kitepool_policy::spec::PoolName;
 use kube::core::{DynamicObject, Selector, SelectorExt as _};
 use serde_json::Value;
 
-use super::write::FIELD_MANAGER;
+use super::{hindrance::Hindrance, write::FIELD_MANAGER};
 
 /// A Deployment.
 #[derive(Debug, Clone)]
@@ -87,16 +87,24 @@ pub struct PodView {
     pub is_deleting: bool,
     /// Whether all its containers ended for good.
     pub is_finished: bool,
+    /// What keeps it from becoming ready; nothing where it is, or is going.
+    pub hindrance: Option<Hindrance>,
 }
 
 impl From<Pod> for PodView {
     fn from(pod: Pod) -> Self {
-        let status = pod.status.unwrap_or_default();
-        let conditions = status.conditions.unwrap_or_default();
+        let status = pod.status.as_ref();
+        let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+        let phase = status.and_then(|status| status.phase.as_deref());
+        let is_ready = conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+        let is_deleting = pod.metadata.deletion_timestamp.is_some();
+        let is_finished = matches!(phase, Some("Succeeded" | "Failed"));
+        let is_hindered = !is_ready && !is_deleting && !is_finished;
         Self {
-            is_ready: conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"),
-            is_deleting: pod.metadata.deletion_timestamp.is_some(),
-            is_finished: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
+            is_ready,
+            is_deleting,
+            is_finished,
+            hindrance: is_hindered.then(|| Hindrance::of(&pod)),
             labels: pod.metadata.labels.unwrap_or_default(),
         }
     }

@@ -14,6 +14,10 @@ pub enum ConditionType {
     LoadFresh,
     /// A limit holds the pool.
     AtLimit,
+    /// Jobs of the queue stay queued though agents are idle.
+    Unsatisfiable,
+    /// Pods of the wanted generation fail, and none has become ready since.
+    PodsFailing,
     /// Other pools serve the queue as well.
     QueueShared,
     /// Somebody else scales it again and again.
@@ -22,7 +26,15 @@ pub enum ConditionType {
 
 impl ConditionType {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Self; 5] = [Self::Ready, Self::LoadFresh, Self::AtLimit, Self::QueueShared, Self::Contested];
+    pub const ALL: [Self; 7] = [
+        Self::Ready,
+        Self::LoadFresh,
+        Self::AtLimit,
+        Self::Unsatisfiable,
+        Self::PodsFailing,
+        Self::QueueShared,
+        Self::Contested,
+    ];
 
     /// Its name in the status.
     pub const fn as_str(self) -> &'static str {
@@ -30,6 +42,8 @@ impl ConditionType {
             Self::Ready => "Ready",
             Self::LoadFresh => "LoadFresh",
             Self::AtLimit => "AtLimit",
+            Self::Unsatisfiable => "Unsatisfiable",
+            Self::PodsFailing => "PodsFailing",
             Self::QueueShared => "QueueShared",
             Self::Contested => "Contested",
         }
@@ -42,7 +56,7 @@ impl ConditionType {
 
     /// Whether somebody should look at it when it is not as it should be. Limits and company on a queue are as configured.
     const fn is_alarming(self) -> bool {
-        matches!(self, Self::Ready | Self::LoadFresh | Self::Contested)
+        matches!(self, Self::Ready | Self::LoadFresh | Self::Unsatisfiable | Self::PodsFailing | Self::Contested)
     }
 }
 
@@ -79,6 +93,22 @@ impl Condition {
         Self { kind, is_true, reason, message }
     }
 
+    /// Keeps the message that stood before where answer and reason are the same and it begins alike: for words of others,
+    /// who tell the same trouble in a new way every few minutes.
+    #[must_use]
+    pub fn or_as_before(self, before: Option<&Value>, beginning: &str) -> Self {
+        let conditions = before.and_then(Value::as_array).into_iter().flatten();
+        let old = conditions.into_iter().find(|old| {
+            let is = |key: &str, value: &str| old.get(key).and_then(Value::as_str) == Some(value);
+            is("type", self.kind.as_str()) && is("status", status_of(self.is_true)) && is("reason", self.reason)
+        });
+        let message = old.and_then(|old| old.get("message")?.as_str()).filter(|old| old.starts_with(beginning));
+        match message {
+            Some(message) => Self { message: message.to_owned(), ..self },
+            None => self,
+        }
+    }
+
     /// Whether a change to this is worth a warning.
     pub fn is_warning(&self) -> bool {
         // Before the first poll has ended nothing is wrong yet.
@@ -96,7 +126,7 @@ pub fn merge(before: Option<&Value>, now: &[Condition], generation: i64, at: Tim
         .collect();
     now.iter()
         .map(|condition| {
-            let status = if condition.is_true { "True" } else { "False" };
+            let status = status_of(condition.is_true);
             let kept = known
                 .get(condition.kind.as_str())
                 .filter(|old| old.get("status").and_then(Value::as_str) == Some(status))
@@ -133,6 +163,11 @@ pub fn news<'a>(before: Option<&Value>, now: &'a [Condition]) -> Vec<&'a Conditi
         .collect()
 }
 
+/// As Kubernetes writes it.
+const fn status_of(is_true: bool) -> &'static str {
+    if is_true { "True" } else { "False" }
+}
+
 /// Kubernetes writes condition times in whole seconds.
 fn whole_seconds(at: Timestamp) -> String {
     Timestamp::from_second(at.as_second()).unwrap_or(at).to_string()
@@ -153,6 +188,24 @@ mod tests {
         assert_eq!(first, second, "nothing changed, so nothing is written");
         let third = merge(Some(&second), &[ready(false)], 1, Timestamp::from_second(300).unwrap());
         assert_eq!(third[0]["lastTransitionTime"], "1970-01-01T00:05:00Z");
+    }
+
+    #[test]
+    fn the_same_trouble_in_other_words_is_no_change() {
+        let failing = |reason, message: &str| Condition::new(ConditionType::PodsFailing, true, reason, message);
+        let before = merge(None, &[failing("Crashing", "Deployment a: first")], 1, Timestamp::UNIX_EPOCH);
+        for (reason, message, expected) in [
+            ("Crashing", "Deployment a: second", "Deployment a: first"),
+            ("NeverReady", "Deployment a: second", "Deployment a: second"),
+            ("Crashing", "Deployment b: second", "Deployment b: second"),
+        ] {
+            let beginning = &message[.."Deployment a:".len()];
+            assert_eq!(failing(reason, message).or_as_before(Some(&before), beginning).message, expected);
+        }
+        assert_eq!(
+            failing("Crashing", "Deployment a: x").or_as_before(None, "Deployment a:").message,
+            "Deployment a: x"
+        );
     }
 
     #[test]

@@ -179,6 +179,8 @@ impl PoolFacts {
     pub fn pods(&self) -> PodCounts {
         self.generations.iter().fold(PodCounts::default(), |sum, generation| PodCounts {
             unready: sum.unready.plus(generation.seen.pods.unready),
+            failing: sum.failing.plus(generation.seen.pods.failing),
+            unscheduled: sum.unscheduled.plus(generation.seen.pods.unscheduled),
             ready: sum.ready.plus(generation.seen.pods.ready),
             draining: sum.draining.plus(generation.seen.pods.draining),
         })

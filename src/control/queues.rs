@@ -8,6 +8,7 @@ use kitepool_policy::{
     observation::{PoolObservation, QueueObservation},
     spec::PoolName,
     units::{Agents, Pods},
+    unsatisfiable::Watch,
 };
 
 use super::{hints::HintIndex, pool::PoolFacts, readings::QueueKey, tick::Candidate};
@@ -50,6 +51,7 @@ pub(super) fn by_key(
                 hints: Hints::default(),
                 standing: Agents::ZERO,
                 pools: Vec::new(),
+                watch: Watch::default(),
             },
             uids: BTreeMap::new(),
             counts_others: false,
@@ -76,6 +78,16 @@ pub(super) fn by_key(
         queue.observation.standing = standing.plus(foreign);
     }
     queues
+}
+
+/// The watch of each queue looks at what is seen of it now. Queues that are gone take theirs along.
+pub(super) fn watch(queues: &mut BTreeMap<QueueKey, Queue>, watches: &mut BTreeMap<QueueKey, Watch>) {
+    watches.retain(|key, _| queues.contains_key(key));
+    for (key, queue) in queues {
+        let watch = watches.entry(key.clone()).or_default();
+        watch.look(&queue.observation);
+        queue.observation.watch.clone_from(watch);
+    }
 }
 
 /// One without trouble is better; among those, the later one.

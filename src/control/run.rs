@@ -23,7 +23,7 @@ use super::{
     readings::DEFAULT_ENDPOINT,
     record::{Line, Recorder},
     status::{Board, Phase},
-    tick::Term,
+    tick::{Next, Term},
 };
 use crate::{
     buildkite,
@@ -76,6 +76,10 @@ const TICK_INTERVAL_MIN: Duration = Duration::from_millis(50);
 
 /// Cooldowns, windows and steps end without anybody waking us; nobody sets them finer than a second.
 const TICK_INTERVAL_MAX: Duration = Duration::from_secs(1);
+
+/// Where nothing goes on, only schedules and the wall clock are left to look at. As often as a reading comes, which wakes us
+/// anyway.
+const TICK_INTERVAL_CALM: Duration = Duration::from_secs(10);
 
 /// How often the definitions are looked at while they are missing or old.
 const SCHEMA_RETRY: Duration = Duration::from_secs(5);
@@ -294,7 +298,10 @@ async fn lead_a_term(shared: &Shared, lost: &CancellationToken, stop: &Cancellat
     let mut term = Term::begin(shared.clone(), writer, reader, announcer, &wake, &mut background);
     while !over() {
         let began = shared.clock.mono();
-        term.tick();
+        let longest = match term.tick() {
+            Next::Soon => TICK_INTERVAL_MAX,
+            Next::Calm => TICK_INTERVAL_CALM,
+        };
         let ended = shared.clock.mono();
         shared.metrics.ticked(ended.saturating_duration_since(began));
         shared.board.ticked(ended);
@@ -303,7 +310,7 @@ async fn lead_a_term(shared: &Shared, lost: &CancellationToken, stop: &Cancellat
             tokio::select! {
                 biased;
                 () = wake.notified() => {}
-                () = tokio::time::sleep_until(began + TICK_INTERVAL_MAX) => {}
+                () = tokio::time::sleep_until(began + longest) => {}
             }
         };
         tokio::select! {

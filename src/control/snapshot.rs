@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use kitepool_api::GENERATION_LABEL;
 use kitepool_policy::{
     observation::{Generation, PodCounts},
@@ -13,6 +14,7 @@ use super::act::Landed;
 use crate::{
     cluster::{
         cell::{Health, NamespaceCells},
+        hindrance::{Failure, Hindrance},
         view::{DeploymentView, PodView, PoolView},
     },
     pods::generation::INPUTS_ANNOTATION,
@@ -23,9 +25,12 @@ use crate::{
 pub struct NamespaceSnapshot {
     deployments: BTreeMap<String, Arc<DeploymentView>>,
     counts: BTreeMap<String, PodCounts>,
+    /// One of each generation that has any.
+    failures: BTreeMap<String, Failure>,
     strangers: Vec<Arc<PodView>>,
     /// Whether the watch of Deployments is well.
     is_followed: bool,
+    now: Timestamp,
 }
 
 /// A generation with what the shell needs besides the policy.
@@ -39,6 +44,8 @@ pub struct GenerationFacts {
     pub foreign_scaler: Option<String>,
     /// What it was made of.
     pub inputs: Option<String>,
+    /// Why one of its pods fails, the first by name.
+    pub failure: Option<Failure>,
 }
 
 /// An entry that a healthy watch has not shown after this long never will be: the Deployment was gone before it could be. A
@@ -86,18 +93,24 @@ impl Overlay {
 }
 
 impl NamespaceSnapshot {
-    /// Counts every pod once.
-    pub fn take(cells: &NamespaceCells) -> Self {
+    /// Counts every pod once, as it is at this instant.
+    pub fn take(cells: &NamespaceCells, now: Timestamp) -> Self {
         let mut counts: BTreeMap<String, PodCounts> = BTreeMap::new();
+        let mut failures = BTreeMap::new();
         let mut strangers = Vec::new();
         for pod in cells.pods.objects().into_values() {
             match pod.labels.get(GENERATION_LABEL) {
-                Some(generation) => count(counts.entry(generation.clone()).or_default(), &pod),
+                Some(generation) => {
+                    let failure = count(counts.entry(generation.clone()).or_default(), &pod, now);
+                    if let Some(failure) = failure {
+                        failures.entry(generation.clone()).or_insert(failure);
+                    }
+                }
                 None => strangers.push(pod),
             }
         }
         let is_followed = cells.deployments.health() == Health::Following;
-        Self { deployments: cells.deployments.objects(), counts, strangers, is_followed }
+        Self { deployments: cells.deployments.objects(), counts, failures, strangers, is_followed, now }
     }
 
     /// The generations of a pool, oldest first, the adopted one before all.
@@ -143,6 +156,7 @@ impl NamespaceSnapshot {
             uid: deployment.uid.clone(),
             foreign_scaler: deployment.foreign_scaler.clone(),
             inputs: deployment.annotations.get(INPUTS_ANNOTATION).cloned(),
+            failure: self.failures.get(&deployment.name).cloned(),
         })
     }
 
@@ -163,6 +177,7 @@ impl NamespaceSnapshot {
                     uid: String::new(),
                     foreign_scaler: None,
                     inputs: None,
+                    failure: self.failures.get(name).cloned(),
                 }),
                 Landed::Deleted => None,
             })
@@ -177,7 +192,8 @@ impl NamespaceSnapshot {
     fn count_selected(&self, deployment: &DeploymentView) -> PodCounts {
         let mut counts = self.counts_of(&deployment.name);
         for pod in self.strangers.iter().filter(|pod| deployment.selects(&pod.labels)) {
-            count(&mut counts, pod);
+            // It is never the wanted generation, so why they fail is nobody's question here.
+            let _ = count(&mut counts, pod, self.now);
         }
         counts
     }
@@ -194,7 +210,8 @@ impl NamespaceSnapshot {
     }
 }
 
-fn count(counts: &mut PodCounts, pod: &PodView) {
+/// Counts a pod, and says why it fails if it does.
+fn count(counts: &mut PodCounts, pod: &PodView, now: Timestamp) -> Option<Failure> {
     let one = Pods(1);
     if pod.is_finished {
         // Evicted or ended pods stay listed; they are no capacity and run nothing.
@@ -204,7 +221,15 @@ fn count(counts: &mut PodCounts, pod: &PodView) {
         counts.ready = counts.ready.plus(one);
     } else {
         counts.unready = counts.unready.plus(one);
+        let failure = pod.hindrance.as_ref().and_then(|hindrance| hindrance.failure(now));
+        if failure.is_some() {
+            counts.failing = counts.failing.plus(one);
+        } else if matches!(pod.hindrance, Some(Hindrance::Unscheduled { .. })) {
+            counts.unscheduled = counts.unscheduled.plus(one);
+        }
+        return failure;
     }
+    None
 }
 
 #[cfg(test)]
@@ -247,7 +272,7 @@ mod tests {
     }
 
     fn seen(cells: &NamespaceCells, adopt: Option<&str>, overlay: &Overlay) -> Vec<Generation> {
-        let generations = NamespaceSnapshot::take(cells).generations(&pool(), adopt, overlay);
+        let generations = NamespaceSnapshot::take(cells, Timestamp::UNIX_EPOCH).generations(&pool(), adopt, overlay);
         generations.into_iter().map(|generation| generation.seen).collect()
     }
 
@@ -261,8 +286,36 @@ mod tests {
         pod(&cells, "draining", &labels, true, true);
         pod(&cells, "foreign", &json!({ "app": "x" }), true, false);
         let generations = seen(&cells, None, &Overlay::default());
-        assert_eq!(generations[0].pods, PodCounts { unready: Pods(1), ready: Pods(1), draining: Pods(1) });
+        assert_eq!(
+            generations[0].pods,
+            PodCounts { unready: Pods(1), ready: Pods(1), draining: Pods(1), ..PodCounts::default() }
+        );
         assert!(generations[0].settled, "the living pods are as many as asked for");
+    }
+
+    #[test]
+    fn pods_that_fail_and_pods_without_a_node_are_counted_among_the_unready() {
+        let cells = NamespaceCells::default();
+        deployment(&cells, "linux-a", Some(UID), 3, 5);
+        let labels = json!({ GENERATION_LABEL: "linux-a" });
+        pod(&cells, "starting", &labels, false, false);
+        let put = |name: &str, status: serde_json::Value| {
+            let view: k8s_openapi::api::core::v1::Pod =
+                serde_json::from_value(json!({ "metadata": { "name": name, "labels": labels }, "status": status }))
+                    .unwrap();
+            cells.pods.put(name.to_owned(), view.into());
+        };
+        let waiting = json!({ "waiting": { "reason": "ErrImagePull", "message": "not found" } });
+        let status = json!({ "name": "agent", "image": "x", "imageID": "", "ready": false, "restartCount": 0, "state": waiting });
+        put("failing", json!({ "phase": "Pending", "containerStatuses": [status] }));
+        let unscheduled = json!({ "type": "PodScheduled", "status": "False", "reason": "Unschedulable" });
+        put("homeless", json!({ "phase": "Pending", "conditions": [unscheduled] }));
+
+        let snapshot = NamespaceSnapshot::take(&cells, Timestamp::UNIX_EPOCH);
+        let generation = snapshot.generations(&pool(), None, &Overlay::default()).remove(0);
+        let expected = PodCounts { unready: Pods(3), failing: Pods(1), unscheduled: Pods(1), ..PodCounts::default() };
+        assert_eq!(generation.seen.pods, expected);
+        assert_eq!(generation.failure.unwrap().word, "ImageNotPulled");
     }
 
     #[test]
@@ -297,7 +350,7 @@ mod tests {
 
         deployment(&cells, "linux-a", Some(UID), 2, 11);
         assert_eq!(seen(&cells, None, &overlay)[0].replicas, Pods(2), "somebody else wrote later");
-        overlay.settle(UID, &NamespaceSnapshot::take(&cells), clock.mono());
+        overlay.settle(UID, &NamespaceSnapshot::take(&cells, Timestamp::UNIX_EPOCH), clock.mono());
         assert!(overlay.get(UID, "linux-a").is_none());
     }
 
@@ -314,7 +367,7 @@ mod tests {
             clock.mono(),
         );
         tokio::time::advance(OVERLAY_MAX + Duration::from_secs(1)).await;
-        overlay.settle(UID, &NamespaceSnapshot::take(&cells), clock.mono());
+        overlay.settle(UID, &NamespaceSnapshot::take(&cells, Timestamp::UNIX_EPOCH), clock.mono());
         assert!(seen(&cells, None, &overlay).is_empty());
     }
 }

@@ -17,6 +17,7 @@ use kitepool_policy::{
     memory::Memory,
     observation::Trouble,
     spec::{Mode, PoolName},
+    unsatisfiable::Watch,
 };
 use tokio::{sync::Notify, task::JoinSet, time::Instant};
 
@@ -27,7 +28,7 @@ use super::{
     hints::HintIndex,
     pool::{PlanInputs, PoolFacts, PoolState, owner, reference},
     pool_status::{self, NewStatus},
-    queues::{Queue, by_key},
+    queues::{self, Queue},
     readings::{QueueKey, Readings, Seen},
     run::Shared,
     show,
@@ -55,6 +56,15 @@ const STATUS_INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// A list that takes longer than this hangs; the other namespaces do not wait for it.
 const BEGINNING_MAX: Duration = Duration::from_secs(15);
 
+/// How soon to look again if nothing is heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Something goes on by itself.
+    Soon,
+    /// Nothing does but the hours.
+    Calm,
+}
+
 /// One term of leadership.
 pub struct Term {
     pub(super) shared: Shared,
@@ -69,6 +79,8 @@ pub struct Term {
     pub(super) announcer: Announcer,
     pools: BTreeMap<String, PoolState>,
     overlay: Overlay,
+    /// What the readings of each queue have in common. A new term begins anew, which costs a minute's delay.
+    watches: BTreeMap<QueueKey, Watch>,
 }
 
 /// A valid pool in this tick.
@@ -101,13 +113,14 @@ impl Term {
         let readings = Readings::begin(&shared, reader.clone(), wake, background);
         let writers = Writers::new(Arc::clone(&writer), reader, shared.clock.clone(), Arc::clone(wake));
         let sweep = HintSweep::new(writer, shared.metrics.clone(), shared.clock.clone());
-        let (pools, overlay, hints) = (BTreeMap::new(), Overlay::default(), HintIndex::default());
+        let (pools, overlay, watches) = (BTreeMap::new(), Overlay::default(), BTreeMap::new());
+        let hints = HintIndex::default();
         let (began, began_at) = (shared.clock.mono(), shared.clock.now());
-        Self { shared, began, began_at, watch, readings, writers, hints, sweep, announcer, pools, overlay }
+        Self { shared, began, began_at, watch, readings, writers, hints, sweep, announcer, pools, overlay, watches }
     }
 
     /// One pass.
-    pub(super) fn tick(&mut self) {
+    pub(super) fn tick(&mut self) -> Next {
         if let Some(jump) = self.shared.clock.anchor() {
             self.shared.metrics.clock_jumped();
             tracing::warn!(seconds = jump.as_secs(), "the wall clock jumped");
@@ -116,22 +129,27 @@ impl Term {
         self.record();
         if self.is_beginning() {
             show::board(self);
-            return;
+            return Next::Soon;
         }
-        let (candidates, broken) = self.observe();
+        let (candidates, broken) = self.observe(now);
         self.hints.take_in(&self.watch.namespaces);
-        let queues = by_key(&candidates, &broken, &mut self.hints);
+        let mut queues = queues::by_key(&candidates, &broken, &mut self.hints);
+        queues::watch(&mut queues, &mut self.watches);
         let mut decisions = self.decide(&queues, now);
+        let is_calm = broken.is_empty() && decisions.len() == candidates.len();
+        let is_calm = is_calm && decisions.values().all(Decision::is_calm);
+        let mut is_settled = true;
         for candidate in &candidates {
             let decision = decisions.remove(&candidate.view().uid);
             let companions = queues.get(&candidate.seen.key).map(|queue| queue.companions_of(&candidate.view().name));
-            self.act(candidate, decision.as_ref(), &companions.unwrap_or_default(), now);
+            is_settled &= self.act(candidate, decision.as_ref(), &companions.unwrap_or_default(), now);
         }
         for facts in &broken {
             self.report_broken(facts, now);
         }
-        self.sweep_hints(&queues, now);
+        is_settled &= self.sweep_hints(&queues, now);
         show::board(self);
+        if is_calm && is_settled { Next::Calm } else { Next::Soon }
     }
 
     /// Whether some namespace is still being listed for the first time. A queue may have pools in several, and what those of
@@ -215,7 +233,7 @@ impl Term {
     }
 
     /// All pools as they are now: the valid ones, and those that are broken.
-    fn observe(&mut self) -> (Vec<Candidate>, Vec<PoolFacts>) {
+    fn observe(&mut self, now: Timestamp) -> (Vec<Candidate>, Vec<PoolFacts>) {
         let mut seen_pools = Vec::new();
         let mut broken = Vec::new();
         let mut present = BTreeSet::new();
@@ -226,7 +244,7 @@ impl Term {
                 unseen.insert(namespace.clone());
                 continue;
             }
-            let snapshot = NamespaceSnapshot::take(cells);
+            let snapshot = NamespaceSnapshot::take(cells, now);
             for view in cells.pools.objects().into_values().filter(|view| !view.is_deleting) {
                 present.insert(view.uid.clone());
                 self.overlay.settle(&view.uid, &snapshot, at);
@@ -302,14 +320,22 @@ impl Term {
         decisions
     }
 
-    /// Writes what the decision asks for, its memory first.
-    fn act(&mut self, candidate: &Candidate, decision: Option<&Decision>, companions: &[PoolName], now: Timestamp) {
+    /// Writes what the decision asks for, its memory first. Answers whether there was nothing to write.
+    fn act(
+        &mut self,
+        candidate: &Candidate,
+        decision: Option<&Decision>,
+        companions: &[PoolName],
+        now: Timestamp,
+    ) -> bool {
         let view = candidate.view();
-        let Some(state) = self.pools.get_mut(&view.uid) else { return };
+        let Some(state) = self.pools.get_mut(&view.uid) else { return true };
         if decision.is_some_and(|decision| decision.intents.is_empty()) {
             state.refusal = None;
         }
-        let verdict = verdict::of(&candidate.plan, &candidate.seen, decision, companions, state.refusal.as_deref());
+        let (refusal, stood) = (state.refusal.as_deref(), state.status.get("conditions"));
+        let generations = &candidate.facts.generations;
+        let verdict = verdict::of(&candidate.plan, &candidate.seen, decision, companions, refusal, generations, stood);
         show::pool(&self.shared.metrics, candidate, decision, &verdict, now);
         let is_passive = self.shared.config.is_dry_run || candidate.valid.spec.mode == Mode::Observe;
         let memory = decision.map_or(&candidate.memory, |decision| &decision.memory);
@@ -329,7 +355,7 @@ impl Term {
         }
         if self.shared.config.is_dry_run {
             (state.memory, state.status) = (memory.clone(), status);
-            return;
+            return true;
         }
         let acts = decision.filter(|_| !is_passive).map(|decision| acts(decision, candidate)).unwrap_or_default();
         let has_changed = state.is_status_unsure || status != state.status;
@@ -339,7 +365,7 @@ impl Term {
         let is_early =
             candidate.seen.reading.trouble == Some(Trouble::NotRead) && state.status.get("conditions").is_some();
         if !self.writers.is_free(&view.uid) || (acts.is_empty() && (!has_changed || is_too_soon || is_early)) {
-            return;
+            return acts.is_empty() && !has_changed;
         }
         let about = reference(&view.name, &view.uid);
         let news = conditions::news(state.status.get("conditions"), &verdict.conditions);
@@ -357,6 +383,7 @@ impl Term {
             reason: verdict.decided,
             notices,
         });
+        false
     }
 
     /// A pool that is not valid: everything that is wrong with it, and nothing is touched.
@@ -394,7 +421,8 @@ impl Term {
         });
     }
 
-    fn sweep_hints(&mut self, queues: &BTreeMap<QueueKey, Queue>, now: Timestamp) {
+    /// Deletes what is over. Answers whether there is no hint at all: one that is there may be over at any moment.
+    fn sweep_hints(&mut self, queues: &BTreeMap<QueueKey, Queue>, now: Timestamp) -> bool {
         let (mut all, mut unmatched) = (0, 0);
         self.hints.review(queues, &self.watch.namespaces, now, self.shared.clock.mono());
         for (namespace, review) in self.hints.reviews() {
@@ -406,6 +434,7 @@ impl Term {
             }
         }
         self.shared.metrics.hints(all, unmatched);
+        all == 0
     }
 }
 

@@ -2,13 +2,17 @@
 
 use kitepool_api::Problem;
 use kitepool_policy::{
+    breaker,
     decision::{Decision, Reason, StepName},
     spec::PoolName,
 };
 
+use serde_json::Value;
+
 use super::{
     conditions::{Condition, ConditionType},
     readings::Seen,
+    snapshot::GenerationFacts,
 };
 use crate::pods::generation::Planned;
 
@@ -28,9 +32,15 @@ pub fn of(
     decision: Option<&Decision>,
     companions: &[PoolName],
     refusal: Option<&str>,
+    generations: &[GenerationFacts],
+    before: Option<&Value>,
 ) -> Verdict {
     let mut conditions = vec![ready(plan, seen, decision, refusal), load_fresh(seen, decision)];
     conditions.extend(decision.map(at_limit));
+    conditions.extend(decision.map(unsatisfiable));
+    let wanted = plan.as_ref().ok().map(|planned| planned.name.as_str());
+    let wanted = generations.iter().find(|facts| Some(facts.seen.name.as_str()) == wanted);
+    conditions.extend(decision.map(|decision| pods_failing(decision, wanted, before)));
     conditions.push(queue_shared(companions));
     conditions.extend(decision.map(contested));
     let decided = decision
@@ -127,6 +137,52 @@ fn at_limit(decision: &Decision) -> Condition {
     }
 }
 
+fn unsatisfiable(decision: &Decision) -> Condition {
+    let kind = ConditionType::Unsatisfiable;
+    let Some(found) = decision.memory.unsatisfiable else {
+        return Condition::new(
+            kind,
+            false,
+            "Served",
+            "no job waits beside idle agents for longer than they take to ask",
+        );
+    };
+    // The policy's own sentence holds what runs at the moment, which is no part of this.
+    let message = format!(
+        "{} jobs stay queued though agents are idle, and none starts; no pool of the queue grows for them until one does. \
+         Compare their agent rules with spec.tags, see in Buildkite whether the queue is paused, agents are paused, or a \
+         concurrency limit holds the jobs; cancel those that shall never run",
+        found.jobs
+    );
+    Condition::new(kind, true, "NoAgentTakesThem", message)
+}
+
+fn pods_failing(decision: &Decision, wanted: Option<&GenerationFacts>, before: Option<&Value>) -> Condition {
+    let kind = ConditionType::PodsFailing;
+    let failing = decision.memory.failing.as_ref().zip(wanted);
+    let Some((name, failure)) = failing
+        .filter(|(known, facts)| known.holds(facts.seen.pods.failing))
+        .and_then(|(_, facts)| Some((&facts.seen.name, facts.failure.as_ref()?)))
+    else {
+        return Condition::new(
+            kind,
+            false,
+            "ComingUp",
+            "pods of the wanted definition become ready, or none is needed",
+        );
+    };
+    let beginning = format!("Deployment {name}:");
+    let message = format!(
+        "{beginning} {}. No pod has become ready since, so the pool has no more than {} beyond the ready ones; it grows on as \
+         soon as one does. See `kubectl describe pods --namespace {} --selector {}={name}`",
+        failure.message,
+        breaker::PROBES,
+        decision.pool.namespace,
+        kitepool_api::GENERATION_LABEL,
+    );
+    Condition::new(kind, true, failure.word, message).or_as_before(before, &beginning)
+}
+
 fn queue_shared(companions: &[PoolName]) -> Condition {
     if companions.is_empty() {
         return Condition::new(ConditionType::QueueShared, false, "Alone", "no other pool serves this queue");
@@ -152,4 +208,68 @@ fn contested(decision: &Decision) -> Condition {
 
 fn sentences(problems: &[Problem]) -> String {
     problems.iter().map(ToString::to_string).collect::<Vec<_>>().join(". ")
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use kitepool_policy::{
+        decision::Report,
+        memory::{Failing, Memory, Unsatisfiable},
+        observation::{Generation, PodCounts},
+        units::{Jobs, Pods},
+    };
+
+    use super::*;
+    use crate::{cluster::hindrance::Failure, control::conditions::merge};
+
+    fn decision(memory: Memory) -> Decision {
+        let pool = PoolName { namespace: "ci".to_owned(), name: "linux".to_owned() };
+        let report = Report { entries: Vec::new() };
+        Decision { pool, target: Pods(1), intents: Vec::new(), foreign: Vec::new(), memory, report }
+    }
+
+    fn facts(failing: u32, message: &str) -> GenerationFacts {
+        let pods = PodCounts { unready: Pods(failing), failing: Pods(failing), ..PodCounts::default() };
+        let name = "linux-6c4f9d".to_owned();
+        GenerationFacts {
+            seen: Generation { name, adopted: false, replicas: Pods(failing), settled: true, pods },
+            uid: String::new(),
+            foreign_scaler: None,
+            inputs: None,
+            failure: (failing > 0).then(|| Failure { word: "ImageNotPulled", message: message.to_owned() }),
+        }
+    }
+
+    #[test]
+    fn failing_pods_are_told_of_in_the_kubelets_words_and_once() {
+        let failing = |tolerated| {
+            let generation = "linux-6c4f9d".to_owned();
+            let failing = Failing { generation, ready: Pods(0), tolerated: Pods(tolerated) };
+            decision(Memory { failing: Some(failing), ..Memory::default() })
+        };
+        let told = pods_failing(&failing(0), Some(&facts(2, "container agent: ErrImagePull: not found")), None);
+        assert_eq!((told.is_true, told.reason, told.is_warning()), (true, "ImageNotPulled", true));
+        assert!(told.message.starts_with("Deployment linux-6c4f9d: container agent: ErrImagePull: not found. No pod"));
+
+        let stands = merge(None, std::slice::from_ref(&told), 1, Timestamp::UNIX_EPOCH);
+        let again =
+            pods_failing(&failing(0), Some(&facts(3, "container agent: ImagePullBackOff: back-off")), Some(&stands));
+        assert_eq!(again, told, "the kubelet puts it in other words at every attempt");
+
+        assert!(!pods_failing(&failing(2), Some(&facts(2, "x")), None).is_true, "tolerated");
+        assert!(!pods_failing(&decision(Memory::default()), Some(&facts(0, "")), None).is_true);
+        assert!(!pods_failing(&failing(0), None, None).is_true, "another generation is wanted, and is not there yet");
+    }
+
+    #[test]
+    fn jobs_that_no_agent_takes_are_told_of_with_what_to_look_at() {
+        let found = Unsatisfiable { jobs: Jobs(4), since: Timestamp::UNIX_EPOCH };
+        let told = unsatisfiable(&decision(Memory { unsatisfiable: Some(found), ..Memory::default() }));
+        assert!(told.is_true && told.is_warning());
+        for words in ["4 jobs", "spec.tags", "paused", "concurrency limit"] {
+            assert!(told.message.contains(words), "{}", told.message);
+        }
+        assert!(!unsatisfiable(&decision(Memory::default())).is_true);
+    }
 }

@@ -103,6 +103,12 @@ impl Stage {
     fn pause(&mut self, queue: &QueueChange, now: Timestamp) {
         let doing = if queue.paused { "is paused" } else { "goes on" };
         self.transcript.say(now, &format!("queue {} {doing}", queue.name));
+        let pauses = self.around.pauses.entry(queue.name.clone()).or_default();
+        if queue.paused {
+            pauses.push((now, None));
+        } else if let Some((_, until)) = pauses.last_mut() {
+            *until = Some(now);
+        }
         self.world.buildkite().at(now, |world| world.set_paused(CLUSTER, &queue.name, queue.paused, now));
     }
 

@@ -26,7 +26,7 @@ use super::{
     story::{Events, Expectation, Jobs, Step, Story},
     tally::{self, Agents, Summary, Tally},
     transcript::Transcript,
-    verdict::{Records, Told},
+    verdict::{Circumstances, Records},
 };
 use crate::{clock::Clock, control::record::Line};
 
@@ -83,7 +83,7 @@ pub struct Stage {
     tally: Tally,
     records: Records,
     lines: mpsc::Receiver<Line>,
-    told: Told,
+    pub(super) around: Circumstances,
     controller_writes: u64,
     states: BTreeMap<String, String>,
     shed: u64,
@@ -151,7 +151,7 @@ impl Stage {
             jobs: BTreeMap::new(),
             tally: Tally::default(),
             records: Records::default(),
-            told: Told::default(),
+            around: Circumstances::default(),
             controller_writes: 0,
             states: BTreeMap::new(),
             shed: 0,
@@ -223,7 +223,7 @@ impl Stage {
             return;
         }
         for event in &events {
-            self.told.entry(event.uuid.clone()).or_default().push(now);
+            self.around.told.entry(event.uuid.clone()).or_default().push(now);
         }
         let carried = courier::carry(&events, &self.world, NAMESPACE, now);
         self.shed += carried.shed;
@@ -297,7 +297,7 @@ impl Stage {
         while let Ok(line) = self.lines.try_recv() {
             self.records.take_in(line);
         }
-        let mut wrong = self.records.violations(&self.world, &self.told);
+        let mut wrong = self.records.violations(&self.world, &self.around);
         wrong.extend(self.unexpected());
         wrong.extend(failure.map(|why| format!("the controller ended: {why}")));
         self.transcript.say(now, "the end");

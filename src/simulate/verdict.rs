@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kitepool_policy::{
     demand::{CLOCK_GRAIN, MARGIN, METRICS_STALENESS},
     observation::QueueObservation,
@@ -15,30 +15,47 @@ use kitepool_world::{
     buildkite::{Buildkite, Job},
 };
 
-use crate::control::record::Line;
+use crate::control::record::{Line, Seen};
 
 /// When hints of each job were stored, by the job's uuid.
 pub type Told = BTreeMap<String, Vec<Timestamp>>;
+
+/// When dispatch of each queue was paused: from, and until if it is over.
+pub type Pauses = BTreeMap<String, Vec<(Timestamp, Option<Timestamp>)>>;
+
+/// So long after what kept a job from running has ended the controller may still leave it out: until a reading shows a start.
+const STUCK_FOR: SignedDuration = SignedDuration::from_mins(2);
+
+/// What is known of the world besides its jobs.
+#[derive(Debug, Default)]
+pub struct Circumstances {
+    /// Of which jobs hints told when.
+    pub told: Told,
+    /// What was paused.
+    pub pauses: Pauses,
+}
 
 /// Keeps what the ticks saw and decided.
 #[derive(Debug, Default)]
 pub struct Records {
     /// By term and queue, in the order of time.
-    threads: BTreeMap<(Timestamp, String), Vec<Line>>,
+    threads: BTreeMap<(Timestamp, String), Vec<(Timestamp, Seen)>>,
 }
 
 impl Records {
     /// Takes in a line. One that says what the last one said is left out, unless a poll lies between them: the invariants
     /// that look at stretches of time look at gaps between ticks as well.
     pub fn take_in(&mut self, line: Line) {
-        let thread = self.threads.entry((line.term, line.queue.clone())).or_default();
-        if let [.., before, last] = thread.as_slice() {
-            let is_same = |other: &Line| other.observation == line.observation && other.decisions == line.decisions;
-            if is_same(last) && is_same(before) && line.now.duration_since(before.now) < METRICS_STALENESS {
-                thread.pop();
-            }
+        let Line { now, term, queue, seen: Some(seen), .. } = line else { return };
+        let thread = self.threads.entry((term, queue)).or_default();
+        if let [.., (before_at, before), (_, last)] = thread.as_slice()
+            && *last == seen
+            && *before == seen
+            && now.duration_since(*before_at) < METRICS_STALENESS
+        {
+            thread.pop();
         }
-        thread.push(line);
+        thread.push((now, seen));
     }
 
     /// How many lines are kept.
@@ -52,11 +69,12 @@ impl Records {
     }
 
     /// What was violated, as sentences.
-    pub fn violations(&self, world: &Joined, told: &Told) -> Vec<String> {
+    pub fn violations(&self, world: &Joined, around: &Circumstances) -> Vec<String> {
         let mut found = Vec::new();
         for ((term, queue), lines) in &self.threads {
-            let jobs = world.buildkite().peek(|buildkite| jobs_of(queue, lines, buildkite, told));
-            let history = History { ticks: lines.iter().map(|line| tick(line, &jobs)).collect() };
+            let jobs = world.buildkite().peek(|buildkite| jobs_of(queue, lines, buildkite, around));
+            let history =
+                History { ticks: lines.iter().map(|(now, seen)| tick(*now, seen, &jobs, &around.pauses)).collect() };
             let broken = kitepool_policy::violations(&history);
             found.extend(broken.into_iter().map(|violation| format!("{violation} (queue {queue}, led since {term})")));
         }
@@ -67,21 +85,25 @@ impl Records {
 /// A job as far as demand goes.
 struct Known {
     runnable_at: Timestamp,
+    assigned_at: Option<Timestamp>,
     finished_at: Option<Timestamp>,
     told: Vec<Timestamp>,
     rules: Vec<String>,
+    is_grouped: bool,
 }
 
 /// The jobs of the queue that lines are about, in the order in which they became runnable.
-fn jobs_of(key: &str, lines: &[Line], buildkite: &Buildkite, told: &Told) -> Vec<Known> {
-    let Some(queue) = lines.first().map(|line| line.observation.queue.as_str()) else { return Vec::new() };
+fn jobs_of(key: &str, lines: &[(Timestamp, Seen)], buildkite: &Buildkite, around: &Circumstances) -> Vec<Known> {
+    let Some(queue) = lines.first().map(|(_, seen)| seen.observation.queue.as_str()) else { return Vec::new() };
     let of_queue = |job: &&Job| *job.queue == *queue && key.contains(&*job.cluster);
     let known = |job: &Job| {
         Some(Known {
-            runnable_at: job.runnable_at?,
+            runnable_at: job.runnable_at.or_else(|| job.is_grouped().then_some(job.created_at))?,
+            assigned_at: job.assigned_at,
             finished_at: job.finished_at,
-            told: told.get(&job.uuid).cloned().unwrap_or_default(),
+            told: around.told.get(&job.uuid).cloned().unwrap_or_default(),
             rules: job.rules.clone(),
+            is_grouped: job.is_grouped(),
         })
     };
     let mut jobs: Vec<Known> = buildkite.jobs().filter(of_queue).filter_map(known).collect();
@@ -89,30 +111,38 @@ fn jobs_of(key: &str, lines: &[Line], buildkite: &Buildkite, told: &Told) -> Vec
     jobs
 }
 
-fn tick(line: &Line, jobs: &[Known]) -> Tick {
+fn tick(now: Timestamp, seen: &Seen, jobs: &[Known], pauses: &Pauses) -> Tick {
     Tick {
-        now: line.now,
-        truth: truth(&line.observation, jobs, line.now),
-        queue: line.observation.clone(),
-        decisions: line.decisions.clone(),
+        now,
+        truth: truth(&seen.observation, jobs, pauses, now),
+        queue: seen.observation.clone(),
+        decisions: seen.decisions.clone(),
     }
 }
 
 /// What was so at `now`. Instants that fall together with a tick count for both sides of it: whether the tick or the job came
 /// first does not matter to anybody but us.
-fn truth(observed: &QueueObservation, jobs: &[Known], now: Timestamp) -> Option<Truth> {
+fn truth(observed: &QueueObservation, jobs: &[Known], pauses: &Pauses, now: Timestamp) -> Option<Truth> {
     let date = observed.reading.last_good?.date;
     let ttl = observed.pools.iter().map(|pool| pool.spec.hint_ttl).max()?;
+    let fits = |job: &Known| observed.pools.iter().any(|pool| match_tags(&job.rules, &pool.spec.tags));
+    let of_queue = pauses.get(&observed.queue).map(Vec::as_slice).unwrap_or_default();
+    let was_paused =
+        of_queue.iter().any(|(from, to)| *from <= now && to.is_none_or(|to| now.duration_since(to) < STUCK_FOR));
+    let is_stuck = |job: &Known| {
+        let waits = job.assigned_at.is_none_or(|at| now.duration_since(at) < STUCK_FOR);
+        waits && (was_paused || job.is_grouped || !fits(job))
+    };
     let is_told = |job: &Known| {
         let lives = |stored: &Timestamp| *stored < now && now.duration_since(*stored).unsigned_abs() <= ttl;
-        let fits = || observed.pools.iter().any(|pool| match_tags(&job.rules, &pool.spec.tags));
-        job.told.iter().any(lives) && fits()
+        job.told.iter().any(lives) && fits(job)
     };
     let counted_at = date.checked_sub(METRICS_STALENESS + CLOCK_GRAIN).unwrap_or(date);
     let mut truth = Truth::default();
     for job in jobs.iter().take_while(|job| job.runnable_at <= now) {
         let add = |to: &mut Agents, is_so: bool| *to = to.plus(Agents(u32::from(is_so)));
         let after_date = job.runnable_at.duration_since(date);
+        add(&mut truth.unsatisfiable, job.finished_at.is_none_or(|at| at > now) && is_stuck(job));
         add(&mut truth.demand, job.finished_at.is_none_or(|at| at > now));
         add(&mut truth.within_margin, (-MARGIN..CLOCK_GRAIN).contains(&after_date));
         add(&mut truth.untold, after_date >= CLOCK_GRAIN && !is_told(job));

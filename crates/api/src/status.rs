@@ -12,7 +12,7 @@ pub struct AgentPoolStatus {
     /// The generation of the spec that this is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, `LoadFresh`, `AtLimit`, `QueueShared`, Contested.
+    /// Ready, `LoadFresh`, `AtLimit`, Unsatisfiable, `PodsFailing`, `QueueShared`, Contested.
     #[schemars(length(max = 16), schema_with = "conditions")]
     pub conditions: Vec<Condition>,
     /// Whose the token was when it was first seen.

@@ -13,10 +13,11 @@ use jiff::{SignedDuration, Timestamp};
 use kitepool_policy::{
     check, decide,
     decision::Decision,
-    memory::{Asked, Memory, PEAKS_MAX, Peak, Period},
+    memory::{Asked, Failing, Memory, PEAKS_MAX, Peak, Period, Unsatisfiable},
     observation::{Generation, GoodReading, Hint, Load, PodCounts, PoolObservation, QueueObservation, Reading},
     spec::{Fraction, Limits, Mode, Pause, Percent, PoolName, PoolSpec, ScaleDown, ScaleUp, Schedule, Spare, Step},
     units::{Agents, AgentsPerPod, Jobs, Pods},
+    unsatisfiable::Watch,
 };
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
@@ -132,6 +133,8 @@ impl Case {
             asked: [asked("linux-6c4f9d", 20), asked("linux-97b1aa", 60)].into(),
             foreign: vec![self.ago(500), self.ago(300)],
             contested_since: None,
+            failing: Some(Failing { generation: "linux-97b1aa".to_owned(), ready: Pods(58), tolerated: Pods(1) }),
+            unsatisfiable: Some(Unsatisfiable { jobs: Jobs(2), since: self.ago(500) }),
         }
     }
 
@@ -141,7 +144,13 @@ impl Case {
             adopted: false,
             replicas: Pods(pods),
             settled: true,
-            pods: PodCounts { unready: Pods(2), ready: Pods(pods.saturating_sub(2)), draining: Pods(1) },
+            pods: PodCounts {
+                unready: Pods(2),
+                ready: Pods(pods.saturating_sub(2)),
+                draining: Pods(1),
+                failing: Pods(1),
+                unscheduled: Pods(1),
+            },
         };
         let pool = |number: u32| {
             let name = PoolName { name: format!("linux-{number}"), ..self.spec.name.clone() };
@@ -168,6 +177,7 @@ impl Case {
             hints: (0..hints).map(hint).collect(),
             standing: Agents(0),
             pools: (0..pools).map(pool).collect(),
+            watch: Watch::default(),
         }
     }
 

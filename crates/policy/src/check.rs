@@ -10,6 +10,7 @@ use jiff::Timestamp;
 
 use crate::{
     age::{distance, elapsed},
+    breaker::PROBES,
     decision::{Decision, Intent},
     observation::{Generation, PoolObservation, QueueObservation},
     schedule, share,
@@ -125,13 +126,16 @@ struct Change<'a> {
     after: Pods,
     /// Generations that lose pods, and how many.
     lowered: Vec<(&'a Generation, Pods)>,
+    /// The generation that gains pods, and how many it then has; nothing for one that does not exist yet.
+    raised: Option<(&'a Generation, Pods)>,
     grows: bool,
 }
 
 impl<'a> Change<'a> {
     fn of(pool: &'a PoolObservation, decision: &'a Decision) -> Self {
         let before = pool.replicas();
-        let mut change = Self { pool, decision, before, after: before, lowered: Vec::new(), grows: false };
+        let mut change =
+            Self { pool, decision, before, after: before, lowered: Vec::new(), raised: None, grows: false };
         let (mut raised, mut lowered) = (Pods::ZERO, Pods::ZERO);
         for intent in &decision.intents {
             match intent {
@@ -142,8 +146,10 @@ impl<'a> Change<'a> {
                 Intent::Scale { generation, from, to } => {
                     change.grows |= to > from;
                     (raised, lowered) = (raised.plus(to.minus(*from)), lowered.plus(from.minus(*to)));
-                    if let (Some(generation), true) = (pool.generation(generation), to < from) {
-                        change.lowered.push((generation, from.minus(*to)));
+                    match pool.generation(generation) {
+                        Some(generation) if to < from => change.lowered.push((generation, from.minus(*to))),
+                        Some(generation) if to > from => change.raised = Some((generation, *to)),
+                        Some(_) | None => {}
                     }
                 }
                 Intent::Delete { .. } => {}
@@ -231,10 +237,18 @@ fn bounds_hold(change: &Change<'_>, now: Timestamp, found: &mut Findings) {
     }
 }
 
-/// Growth needs a definition and no pause.
+/// Growth needs a definition, no pause, and pods that come up.
 fn growth_is_allowed(change: &Change<'_>, found: &mut Findings) {
     if change.grows && change.pool.spec.pause.stops_up() {
         found.add(change.name(), Invariant::PersonsWord, "grows although growth is paused");
+    }
+    if let Some((generation, after)) = change.raised
+        && generation.pods.ready.is_zero()
+        && !generation.pods.failing.is_zero()
+        && after > PROBES
+    {
+        let detail = format!("raises {} to {after} although its pods fail and none is ready", generation.name);
+        found.add(change.name(), Invariant::BoundedWaste, detail);
     }
     if !change.decision.intents.is_empty() && change.pool.wanted_generation.is_none() {
         found.add(change.name(), Invariant::PersonsWord, "writes although the definition is broken");

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 
 use crate::{
+    breaker::{self, Room},
     decision::{Decision, Entry, Reason, Report, StepName},
     demand::Demand,
     generations::{Aim, Plan, Planner},
@@ -17,7 +18,6 @@ use crate::{
     spec::Mode,
     stabilise::{self, Present},
     trust::Trust,
-    units::Pods,
 };
 
 /// Decides for every pool of the queue; by order, then by name.
@@ -57,7 +57,6 @@ fn decide_pool(
     now: Timestamp,
 ) -> Decision {
     let spec = &pool.spec;
-    let current = pool.replicas();
     let mut report = Writer::default();
 
     let mut memory = pool.memory.clone();
@@ -72,7 +71,9 @@ fn decide_pool(
 
     report.add(StepName::Share, demand.agents().0, share.agents.0, share.reason(demand.agents()));
 
-    let on_top = spare::on_top(spec.spare, share.agents);
+    memory.unsatisfiable = demand.unsatisfiable;
+    memory.failing = breaker::remember(pool);
+    let on_top = spare::on_top(spec.spare, share.agents, demand.unsatisfiable.is_some());
     let agents = share.agents.plus(on_top);
     report.add(StepName::Spare, share.agents.0, agents.0, spare::reason(on_top));
 
@@ -81,7 +82,7 @@ fn decide_pool(
     report.add(StepName::Schedule, spec.limits.min().0, bounds.floor.0, schedule::reason(spec, scheduled));
 
     let raw = spec.agents_per_pod.pods_for(agents);
-    let present = present(current, &audit, trust);
+    let present = present(pool, &audit, trust);
     let stable = stabilise::follow(raw, present, bounds, spec, &mut memory, now);
     report.add(StepName::Stabilise, raw.0, stable.pods.0, stable.reason.clone());
 
@@ -107,13 +108,14 @@ fn decide_pool(
 }
 
 /// What stands, as the later steps see it.
-fn present(current: Pods, audit: &Audit, trust: Trust) -> Present {
+fn present(pool: &PoolObservation, audit: &Audit, trust: Trust) -> Present {
     Present {
-        current,
+        current: pool.replicas(),
         before_foreign: audit.before_foreign,
         pending_up: audit.pending_up,
         pending_down: audit.pending_down,
         is_trusted: trust.known().is_some(),
+        room: Room::of(pool),
     }
 }
 

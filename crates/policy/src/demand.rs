@@ -21,10 +21,12 @@ use crate::{
     age::elapsed,
     decision::Reason,
     hints::Moment,
+    memory::Unsatisfiable,
     observation::{Hint, Load, QueueObservation},
     rules,
     spec::Fraction,
     units::{Agents, Jobs},
+    unsatisfiable,
 };
 
 /// How old the numbers of a reading can be when it is sent. Buildkite's own page refreshes the same numbers every 10 s and
@@ -159,6 +161,9 @@ pub struct Demand {
     pub load: Load,
     /// What the hints say.
     pub hinted: Hinted,
+    /// Scheduled jobs that no agent takes; they do not count. They have been scheduled for longer than the margin, so none of
+    /// them is among the hinted ones.
+    pub unsatisfiable: Option<Unsatisfiable>,
 }
 
 impl Demand {
@@ -169,13 +174,16 @@ impl Demand {
     pub fn of(queue: &QueueObservation, now: Timestamp) -> Self {
         let load = queue.reading.last_good.map(|good| good.load).unwrap_or_default();
         let hinted = Hinted::count(queue, now);
+        let unsatisfiable = unsatisfiable::of(queue);
+        let scheduled = load.scheduled.minus(unsatisfiable.map_or(Jobs::ZERO, |found| found.jobs));
         let weight = queue.pools.iter().map(|pool| pool.spec.waiting_weight).max().unwrap_or(Fraction::ZERO);
         Self {
             busy: load.running.agents(),
-            queued: load.scheduled.max(hinted.unsure).plus(hinted.new).agents(),
+            queued: scheduled.max(hinted.unsure).plus(hinted.new).agents(),
             ahead: Agents(weight.of_rounded_up(load.waiting.0)),
             load,
             hinted,
+            unsatisfiable,
         }
     }
 
@@ -186,6 +194,9 @@ impl Demand {
 
     /// The entry's reason.
     pub(crate) const fn reason(&self) -> Reason {
+        if let Some(Unsatisfiable { jobs, .. }) = self.unsatisfiable {
+            return Reason::Unsatisfiable { jobs, running: self.load.running, queued: self.queued, ahead: self.ahead };
+        }
         Reason::Jobs {
             running: self.load.running,
             scheduled: self.load.scheduled,

@@ -7,6 +7,7 @@
 use jiff::Timestamp;
 
 use crate::{
+    breaker::Room,
     decision::{Intent, Reason},
     memory::Memory,
     observation::{Generation, PoolObservation},
@@ -100,7 +101,9 @@ impl<'a> Planner<'a> {
         let old_pods = old.iter().fold(Pods::ZERO, |sum, generation| sum.plus(generation.replicas));
         let new_pods = new.map_or(Pods::ZERO, |new| new.replicas);
         let new_ready = new.map_or(Pods::ZERO, |new| new.pods.ready.min(new.replicas));
-        let (surge, in_flight) = (surge(want), new_pods.minus(new_ready));
+        let in_flight = new_pods.minus(new_ready);
+        // What is in flight and may still come: while new pods fail, a few.
+        let surge = surge(want).min(in_flight.plus(Room::of(self.pool).at_most(want)));
 
         let pause = self.pool.spec.pause;
         let is_open = self.gate.is_ok() && pause == Pause::None;

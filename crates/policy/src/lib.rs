@@ -11,11 +11,12 @@
 //!
 //! What the shell does with it, in each tick and for each queue:
 //!
-//! 1. [`decide`](fn@decide) gives one [`Decision`](decision::Decision) per pool.
-//! 2. [`check`](fn@check) refuses those that break an invariant; a refused pool keeps what it has.
-//! 3. The new memory is recorded, then the intents are carried out in their order, each with its precondition. What does not
+//! 1. A [`Watch`](unsatisfiable::Watch) of the queue, kept from tick to tick, looks at the observation and becomes part of it.
+//! 2. [`decide`](fn@decide) gives one [`Decision`](decision::Decision) per pool.
+//! 3. [`check`](fn@check) refuses those that break an invariant; a refused pool keeps what it has.
+//! 4. The new memory is recorded, then the intents are carried out in their order, each with its precondition. What does not
 //!    land is decided again in the next tick.
-//! 4. Hints that are [`Settled`](Standing::Settled) or [`Expired`](Standing::Expired) by [`standing_of`] are deleted.
+//! 5. Hints that are [`Settled`](Standing::Settled) or [`Expired`](Standing::Expired) by [`standing_of`] are deleted.
 //!
 //! Deciding again after acting decides nothing, and while nothing happens the memory stays as it is.
 //!
@@ -24,6 +25,7 @@
 //! more [`Reason`](decision::Reason). What must never happen is written down in [`check`](mod@check) if one tick shows it,
 //! and in [`violations`](mod@violations) if it takes a history, each time with a saboteur that breaks it.
 
+pub mod breaker;
 pub mod check;
 pub mod decide;
 pub mod decision;
@@ -39,6 +41,7 @@ pub mod share;
 pub mod spec;
 pub mod trust;
 pub mod units;
+pub mod unsatisfiable;
 pub mod violations;
 
 mod age;

@@ -1,8 +1,8 @@
-//! Step 7, the last word on the number: min, max, step and pause.
+//! Step 7, the last word on the number: min, max, step, pause, and the [breaker](crate::breaker) for failing pods.
 //!
-//! In the order in which they win: what a person has paused; `max`; `min`, which is a promise, also against step and
-//! cooldown; the step. A scheduled floor above `max` ends at `max`. A later limit (a breaker for failing pods, a stop for
-//! demand that cannot be served) is one more ceiling here.
+//! In the order in which they win: what a person has paused; `max`; the breaker, since pods that fail keep no promise; `min`,
+//! which is one, also against step and cooldown; the step. A scheduled floor above `max` ends at `max`. A later limit is one
+//! more ceiling here.
 
 use std::cmp::Ordering;
 
@@ -85,6 +85,11 @@ fn up(
     }
     let step = step_of(spec.scale_up.step, memory.up_period, current, spec.agents_per_pod, now);
     let highest = step.base.plus(step.pods).max(current.plus(present.pending_up)).max(floor);
+    let goal = bounded.min(highest);
+    let with_room = current.plus(present.room.at_most(goal.minus(current)));
+    if with_room < goal {
+        return Limited { goal: with_room, reason: present.room.reason(bounded) };
+    }
     if bounded > highest {
         return Limited { goal: highest, reason: Reason::UpStep { wanted: bounded, step: step.pods } };
     }

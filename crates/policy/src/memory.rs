@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::units::Pods;
+use crate::units::{Jobs, Pods};
 
 /// The most peaks that are kept. More are merged, keeping the later time and the larger want, so that a merge only ever holds a
 /// pool up for longer. Eight give a five-minute window a grain below 43 s: a seventh of it, since a window that slides over
@@ -50,6 +50,12 @@ pub struct Memory {
     /// Since when the pool is contested; a person's word ends it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub contested_since: Option<Timestamp>,
+    /// Jobs of the queue that no agent takes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unsatisfiable: Option<Unsatisfiable>,
+    /// Pods of the wanted generation that fail.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failing: Option<Failing>,
 }
 
 impl Memory {
@@ -85,6 +91,35 @@ impl Memory {
         self.peaks.iter_mut().for_each(|peak| bring(&mut peak.until));
         // Peaks that now end together: the larger one, which comes first, says it all.
         self.peaks.dedup_by(|later, earlier| later.until <= earlier.until);
+    }
+}
+
+/// Jobs that no agent of the queue takes; every pool of it remembers the same. It changes when their number does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Unsatisfiable {
+    /// How many.
+    pub jobs: Jobs,
+    /// `Date` of the reading by which it was found, by Buildkite's clock.
+    pub since: Timestamp,
+}
+
+/// Pods of one generation that fail: against what a recovery shows. It changes when the numbers of pods do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Failing {
+    /// Which generation.
+    pub generation: String,
+    /// How many of its pods were ready: one more, and one has recovered.
+    pub ready: Pods,
+    /// How many failed when one last became ready: no reason against growth.
+    pub tolerated: Pods,
+}
+
+impl Failing {
+    /// Whether so many failing pods are more than those that failed when one last became ready.
+    pub fn holds(&self, failing: Pods) -> bool {
+        failing > self.tolerated
     }
 }
 

@@ -8,6 +8,7 @@ use crate::{
     memory::Memory,
     spec::PoolSpec,
     units::{Agents, Jobs, Pods},
+    unsatisfiable::Watch,
 };
 
 /// Everything that one decision looks at.
@@ -24,6 +25,8 @@ pub struct QueueObservation {
     pub standing: Agents,
     /// The pools that serve it, in any order.
     pub pools: Vec<PoolObservation>,
+    /// What its readings have in common, this one among them.
+    pub watch: Watch,
 }
 
 /// The load of a queue as Buildkite counts it.
@@ -201,8 +204,13 @@ impl Generation {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PodCounts {
-    /// Not Ready yet, or no longer.
+    /// Not Ready yet, or no longer; those that fail and those without a node among them.
     pub unready: Pods,
+    /// Of the unready ones, those that do not become ready by waiting: they crash, their image cannot be pulled, no node has room
+    /// for them for longer than an autoscaler takes.
+    pub failing: Pods,
+    /// Of the unready ones, those that no node has room for yet.
+    pub unscheduled: Pods,
     /// Ready.
     pub ready: Pods,
     /// With a deletion timestamp; no longer capacity.

@@ -30,6 +30,9 @@ pub enum Reason {
     /// Demand: what it is made of.
     Jobs { running: Jobs, scheduled: Jobs, unsure: Jobs, new: Jobs, unmatched: Jobs, ahead: Agents },
 
+    /// Demand: jobs that no agent takes are left out of it.
+    Unsatisfiable { jobs: Jobs, running: Jobs, queued: Agents, ahead: Agents },
+
     /// Share: other pools and standing agents have the rest.
     SharedOut { demand: Agents },
     /// Share: more than all pools of the queue may hold.
@@ -58,6 +61,10 @@ pub enum Reason {
     UpStep { wanted: Pods, step: Pods },
     /// Limits: no further in this period.
     DownStep { wanted: Pods, step: Pods },
+    /// Limits: more of the same would fail as well.
+    PodsFailing { wanted: Pods, failing: Pods },
+    /// Limits: enough pods wait for a node.
+    NodesAwaited { wanted: Pods, unscheduled: Pods },
     /// Limits: a person stopped growth.
     PausedUp { wanted: Pods },
     /// Limits: a person stopped shrinking.
@@ -99,6 +106,7 @@ impl Reason {
             Self::ReadingStale { .. } => "ReadingStale",
             Self::ReadingFromFuture { .. } => "ReadingFromFuture",
             Self::Jobs { .. } => "Jobs",
+            Self::Unsatisfiable { .. } => "Unsatisfiable",
             Self::SharedOut { .. } => "SharedOut",
             Self::BeyondAllPools { .. } => "BeyondAllPools",
             Self::SpareOnTop { .. } => "SpareOnTop",
@@ -111,6 +119,8 @@ impl Reason {
             Self::AtMax { .. } => "AtMax",
             Self::UpStep { .. } => "UpStep",
             Self::DownStep { .. } => "DownStep",
+            Self::PodsFailing { .. } => "PodsFailing",
+            Self::NodesAwaited { .. } => "NodesAwaited",
             Self::PausedUp { .. } => "PausedUp",
             Self::PausedDown { .. } => "PausedDown",
             Self::Untrusted => "Untrusted",
@@ -138,6 +148,27 @@ impl Reason {
                 | Self::SharedOut { .. }
                 | Self::SpareOnTop { .. }
                 | Self::ScheduledFloor { .. }
+        )
+    }
+
+    /// Whether this ends by itself in a while, so that looking again pays although nobody says that anything changed. What
+    /// pods, readings and people end is told of.
+    pub const fn ends_with_time(&self) -> bool {
+        matches!(
+            self,
+            Self::WindowHolds { .. }
+                | Self::RaisedAgain { .. }
+                | Self::UpCooldown { .. }
+                | Self::DownCooldown { .. }
+                | Self::UpStep { .. }
+                | Self::DownStep { .. }
+                | Self::PodsFailing { .. }
+                | Self::NodesAwaited { .. }
+                | Self::InMotion { .. }
+                | Self::ReadingPredatesChange { .. }
+                | Self::TooYoung { .. }
+                | Self::Rolling { .. }
+                | Self::RollWaitsForReady { .. }
         )
     }
 
@@ -212,6 +243,15 @@ impl fmt::Display for Reason {
                 }
                 Ok(())
             }
+            Self::Unsatisfiable { jobs, running, queued, ahead } => {
+                write!(
+                    f,
+                    "{jobs} jobs stay queued beside idle agents and none starts, so no pool grows for them until one does: compare \
+                     their agent rules with the pools' tags, and see whether the queue is paused or a concurrency limit holds \
+                     them; {running} jobs run and {queued} others wait for an agent"
+                )?;
+                if ahead.is_zero() { Ok(()) } else { write!(f, "; {ahead} agents are started ahead of waiting jobs") }
+            }
             Self::SharedOut { demand } => {
                 write!(f, "other pools or agents of the queue serve the rest of the {demand} agents wanted")
             }
@@ -245,6 +285,16 @@ impl fmt::Display for Reason {
             Self::DownStep { wanted, step } => {
                 write!(f, "{wanted} pods would do; scaleDown.step lets {step} go in this period")
             }
+            Self::PodsFailing { wanted, failing } => write!(
+                f,
+                "{wanted} pods are wanted, but {failing} fail and none has become ready since; the pool grows on as soon as one \
+                 does: the condition PodsFailing says what is wrong with them"
+            ),
+            Self::NodesAwaited { wanted, unscheduled } => write!(
+                f,
+                "{wanted} pods are wanted, and {unscheduled} wait for a node already; more come as those find one: look at what \
+                 the pods ask for and at the cluster's room"
+            ),
             Self::PausedUp { wanted } => write!(
                 f,
                 "{wanted} pods are wanted, but growth is paused; remove the annotation kitepool.dev/pause to go on"

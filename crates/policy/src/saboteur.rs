@@ -8,7 +8,7 @@ use crate::{
     check::Invariant,
     decide,
     decision::{Decision, Intent},
-    memory::{Asked, Peak},
+    memory::{Asked, Peak, Unsatisfiable},
     observation::{GoodReading, Load, PoolObservation, QueueObservation},
     units::{Jobs, Pods},
 };
@@ -30,11 +30,15 @@ pub enum Saboteur {
     RestartsTheWindow,
     /// Has no window, no cooldown and no `minAge`.
     ForgetsToWait,
+    /// Takes queued jobs beside idle agents for jobs that no agent takes, at the first sight of them.
+    TakesBusyForStuck,
+    /// Does not look at what becomes of the pods it makes.
+    GrowsOnFailures,
 }
 
 impl Saboteur {
     /// All.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::ObeysMaxAtOnce,
         Self::CountsEveryEvent,
         Self::AtMostDoubles,
@@ -42,16 +46,18 @@ impl Saboteur {
         Self::TakesMissingForZero,
         Self::RestartsTheWindow,
         Self::ForgetsToWait,
+        Self::TakesBusyForStuck,
+        Self::GrowsOnFailures,
     ];
 
     /// The invariant that the mistake breaks.
     pub const fn breaks(self) -> Invariant {
         match self {
             Self::ObeysMaxAtOnce => Invariant::Floor,
-            Self::CountsEveryEvent => Invariant::CountOnce,
+            Self::CountsEveryEvent | Self::TakesBusyForStuck => Invariant::CountOnce,
             Self::AtMostDoubles => Invariant::Progress,
             Self::BelievesOldReadings | Self::TakesMissingForZero => Invariant::FailSafe,
-            Self::RestartsTheWindow => Invariant::BoundedWaste,
+            Self::RestartsTheWindow | Self::GrowsOnFailures => Invariant::BoundedWaste,
             Self::ForgetsToWait => Invariant::BoundedThrash,
         }
     }
@@ -92,6 +98,20 @@ impl Saboteur {
                     (down.window, down.cooldown, down.min_age) = Default::default();
                 }
             }
+            Self::GrowsOnFailures => {
+                for generation in queue.pools.iter_mut().flat_map(|pool| &mut pool.generations) {
+                    generation.pods.failing = Pods::ZERO;
+                }
+            }
+            Self::TakesBusyForStuck => {
+                if let Some(GoodReading { load, date, .. }) = queue.reading.last_good
+                    && !load.idle.is_zero()
+                {
+                    for pool in &mut queue.pools {
+                        pool.memory.unsatisfiable = Some(Unsatisfiable { jobs: load.scheduled, since: date });
+                    }
+                }
+            }
             Self::ObeysMaxAtOnce | Self::AtMostDoubles | Self::RestartsTheWindow => {}
         }
     }
@@ -120,7 +140,12 @@ impl Saboteur {
                     decision.memory.peaks = vec![Peak { until: now, want }];
                 }
             }
-            Self::CountsEveryEvent | Self::BelievesOldReadings | Self::TakesMissingForZero | Self::ForgetsToWait => {}
+            Self::CountsEveryEvent
+            | Self::BelievesOldReadings
+            | Self::TakesMissingForZero
+            | Self::ForgetsToWait
+            | Self::TakesBusyForStuck
+            | Self::GrowsOnFailures => {}
         }
     }
 }

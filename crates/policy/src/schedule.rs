@@ -1,9 +1,19 @@
 //! Step 5: the floor that holds at a certain hour.
 //!
-//! A span is compared with the clock on the wall of its time zone: from `from`, up to but not including `to`, and one that
-//! runs past midnight belongs to the day it begins on. So where the clock is put back, the span holds in both passes of the
-//! hour; where it is put forward, a bound inside the missing hour takes effect at the jump, and a span that lies within it
-//! does not happen that day.
+//! A span is compared with the clock on the wall of its time zone, and with nothing else: from `from`, up to but not including
+//! `to`, and one that runs past midnight belongs to the day it begins on. Where the clock changes, that means:
+//!
+//! - **Gap** (it is put forward: an hour is missing, in some zones half of one). A bound inside it takes effect at the jump, and
+//!   a span that lies within it does not happen that day.
+//! - **Fold** (it is put back: the hour comes twice). A span within it holds in both passes. A bound inside it takes effect in
+//!   both: with `from` inside, the span begins, ends when the clock is put back, and begins again; with `to` inside, it ends,
+//!   begins again when the clock is put back, and ends again.
+//! - **Overnight.** A span through a change is shorter or longer by as much as the clock was moved.
+//! - **The day** is the wall's as well: a midnight that comes twice belongs to one day both times.
+//!
+//! No floor is ever missed where the wall shows its hours, and none holds where it does not: what a person reads off a clock is
+//! what holds. Whoever needs a floor that neither starts twice nor is cut short chooses bounds outside of the hours in which
+//! clocks change, or a zone without changes such as UTC.
 
 use jiff::{Timestamp, civil};
 

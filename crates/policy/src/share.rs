@@ -6,8 +6,11 @@
 //!
 //! Pools that only observe never take from pools that act: they decide as though all pools acted, while the pools that act
 //! count the ready agents of the others as standing ones, since nobody here can move them.
+//!
+//! A pool whose pods [fail](crate::breaker) serves what its other pods can; the rest is the next pool's as well.
 
 use crate::{
+    breaker,
     decision::Reason,
     demand::Demand,
     observation::{PoolObservation, QueueObservation},
@@ -89,13 +92,25 @@ fn part(demand: &Demand, standing: Agents, pools: &[&PoolObservation], takes_par
     place(&mut running, PoolObservation::ready_agents);
     place(&mut running, PoolObservation::living_agents);
     rest = rest.plus(running);
-    place(&mut rest, PoolObservation::reachable_agents);
+
+    // A pool whose pods fail keeps its part, and what it cannot provide of it goes to the next one as well: it must neither
+    // starve the queue nor forget what it is to come to.
+    let mut kept = Agents::ZERO;
+    for (pool, given) in pools.iter().zip(&mut given).filter(|(pool, _)| takes_part(pool.spec.mode)) {
+        let taken = pool.reachable_agents().minus(*given).min(rest);
+        let provided = breaker::dependable_agents(pool).minus(*given).min(taken);
+        *given = given.plus(taken);
+        kept = taken.minus(provided);
+        rest = rest.minus(provided);
+    }
 
     let mut shares: Vec<Share> = given.into_iter().map(|agents| Share { agents, unplaced: Agents::ZERO }).collect();
     let last = pools.iter().zip(&mut shares).rfind(|(pool, _)| takes_part(pool.spec.mode));
     if let Some((_, last)) = last {
-        last.agents = last.agents.plus(rest);
-        last.unplaced = rest;
+        // The last one has asked for what it cannot provide already.
+        let unplaced = rest.minus(kept);
+        last.agents = last.agents.plus(unplaced);
+        last.unplaced = unplaced;
     }
     shares
 }

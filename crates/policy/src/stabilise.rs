@@ -12,6 +12,7 @@ use jiff::Timestamp;
 
 use crate::{
     age::elapsed,
+    breaker::Room,
     decision::Reason,
     limits::Bounds,
     memory::{Memory, PEAKS_MAX, Peak},
@@ -32,6 +33,8 @@ pub(crate) struct Present {
     pub pending_down: Pods,
     /// Whether the reading is believed.
     pub is_trusted: bool,
+    /// For pods that come up.
+    pub room: Room,
 }
 
 /// What is wanted, and whether a cooldown stands against it.

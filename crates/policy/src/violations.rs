@@ -57,6 +57,8 @@ pub struct Truth {
     pub untold: Agents,
     /// Jobs that finished after the reading's numbers were taken.
     pub finished: Agents,
+    /// Jobs that no agent takes, whatever the pools do: they may be left out.
+    pub unsatisfiable: Agents,
 }
 
 /// Everything that is wrong with a history.
@@ -81,17 +83,17 @@ pub fn violations(history: &History) -> Vec<Violation> {
 
 /// Invariant 3, for one tick.
 ///
-/// With M the jobs within the margin, L those untold and F those finished since the reading's numbers were taken:
-/// `truth - (M + L) <= demand <= truth + M + F`. Once the queue has been quiet for a poll, M, L and F are zero, and the
-/// demand is the truth.
+/// With M the jobs within the margin, L those untold, U those that no agent takes and F those finished since the reading's
+/// numbers were taken: `truth - (M + L + U) <= demand <= truth + M + F`. Once the queue has been quiet for a poll, M, L and F are zero, and
+/// the demand is the truth, with or without U.
 fn miscounted(tick: &Tick) -> Option<Violation> {
     let truth = tick.truth?;
     tick.queue.reading.last_good?;
     let decision = tick.decisions.first()?;
     let entry = decision.report.entry(StepName::Demand)?;
-    let Reason::Jobs { ahead, .. } = &entry.reason else { return None };
+    let (Reason::Jobs { ahead, .. } | Reason::Unsatisfiable { ahead, .. }) = &entry.reason else { return None };
     let demand = Agents(entry.output).minus(*ahead);
-    let least = truth.demand.minus(truth.within_margin).minus(truth.untold);
+    let least = truth.demand.minus(truth.within_margin).minus(truth.untold).minus(truth.unsatisfiable);
     let most = truth.demand.plus(truth.within_margin).plus(truth.finished);
     (demand < least || most < demand).then(|| Violation {
         invariant: Invariant::CountOnce,
@@ -240,9 +242,16 @@ impl Stretch {
     }
 }
 
-/// Whether growth waits for a person.
+/// Whether growth waits for a person, or for pods that do not come up.
 const fn stops_growth(reason: &Reason) -> bool {
-    matches!(reason, Reason::PausedUp { .. } | Reason::DefinitionBroken | Reason::RollPaused { .. })
+    matches!(
+        reason,
+        Reason::PausedUp { .. }
+            | Reason::PodsFailing { .. }
+            | Reason::NodesAwaited { .. }
+            | Reason::DefinitionBroken
+            | Reason::RollPaused { .. }
+    )
 }
 
 fn steps_up(from: Pods, to: Pods, step: Step, agents_per_pod: AgentsPerPod) -> Option<u32> {

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp, civil, tz::TimeZone};
 use kitepool_policy::{
-    memory::{Asked, Memory, Peak, Period},
+    memory::{Asked, Failing, Memory, Peak, Period, Unsatisfiable},
     observation::{
         Generation, GoodReading, Hint, Load, PodCounts, PoolObservation, QueueObservation, Reading, Trouble,
     },
     spec::{Fraction, Limits, Mode, Pause, Percent, PoolSpec, ScaleDown, ScaleUp, Schedule, Spare, Step},
     units::{Agents, AgentsPerPod, Jobs, Pods},
+    unsatisfiable::Watch,
 };
 use proptest::{collection, option, prelude::*, sample::select};
 
@@ -112,6 +113,14 @@ fn spec() -> impl Strategy<Value = PoolSpec> {
     )
 }
 
+fn failing() -> impl Strategy<Value = Failing> {
+    (select(vec!["a", "b"]), count(), count()).prop_map(|(generation, ready, tolerated)| Failing {
+        generation: generation.to_owned(),
+        ready: Pods(ready),
+        tolerated: Pods(tolerated),
+    })
+}
+
 fn asked() -> impl Strategy<Value = Asked> {
     (count(), count(), any::<bool>(), option::of(time()), option::of(time())).prop_map(
         |(from, to, same, raised_at, lowered_at)| Asked {
@@ -149,8 +158,18 @@ pub(crate) fn memory() -> impl Strategy<Value = Memory> {
     let names = select(vec!["a".to_owned(), "b".to_owned(), "gone".to_owned()]);
     let asked = collection::btree_map(names, asked(), 0..4);
     let contest = (collection::vec(time(), 0..4), 0_u8..10, time());
-    (option::of(time()), option::of(time()), wants(), period(), period(), asked, contest).prop_map(
-        |(last_up, last_down, (want, peaks), up_period, down_period, asked, (foreign, contested, since))| Memory {
+    let found = (option::weighted(0.2, (count(), time())), option::weighted(0.5, failing()));
+    (option::of(time()), option::of(time()), wants(), period(), period(), asked, contest, found).prop_map(
+        |(
+            last_up,
+            last_down,
+            (want, peaks),
+            up_period,
+            down_period,
+            asked,
+            (foreign, contested, since),
+            (unsatisfiable, failing),
+        )| Memory {
             last_up,
             last_down,
             want,
@@ -160,6 +179,8 @@ pub(crate) fn memory() -> impl Strategy<Value = Memory> {
             asked,
             foreign,
             contested_since: (contested == 9).then_some(since),
+            unsatisfiable: unsatisfiable.map(|(jobs, since)| Unsatisfiable { jobs: Jobs(jobs), since }),
+            failing,
         },
     )
 }
@@ -179,12 +200,24 @@ fn generation(name: &'static str) -> impl Strategy<Value = Generation> {
             let living = replicas.saturating_sub(missing);
             let unready = if unready_percent < 60 { 0 } else { living / 100 * unready_percent + living % 3 };
             let unready = unready.min(living);
+            let (failing, unscheduled) = match motion {
+                4 => (0, unready),
+                5 => (unready, 0),
+                6 => (unready / 2, unready - unready / 2),
+                _ => (0, 0),
+            };
             Generation {
                 name: name.to_owned(),
                 adopted,
                 replicas: Pods(replicas),
                 settled: motion > 0,
-                pods: PodCounts { unready: Pods(unready), ready: Pods(living - unready), draining: Pods(draining) },
+                pods: PodCounts {
+                    unready: Pods(unready),
+                    failing: Pods(failing),
+                    unscheduled: Pods(unscheduled),
+                    ready: Pods(living - unready),
+                    draining: Pods(draining),
+                },
             }
         })
 }
@@ -273,12 +306,19 @@ pub(crate) fn queue_of_one() -> impl Strategy<Value = QueueObservation> {
 fn queue_of(pools: impl Strategy<Value = Vec<PoolObservation>>) -> impl Strategy<Value = QueueObservation> {
     let standing = prop_oneof![3 => Just(0), 1 => count()];
     (reading().boxed(), collection::vec(hint().boxed(), 0..8), standing, pools).prop_map(
-        |(reading, hints, standing, pools)| QueueObservation {
-            queue: "linux".to_owned(),
-            reading,
-            hints: hints.into(),
-            standing: Agents(standing),
-            pools,
+        |(reading, hints, standing, pools)| {
+            let mut queue = QueueObservation {
+                queue: "linux".to_owned(),
+                reading,
+                hints: hints.into(),
+                standing: Agents(standing),
+                pools,
+                watch: Watch::default(),
+            };
+            let mut watch = Watch::default();
+            watch.look(&queue);
+            queue.watch = watch;
+            queue
         },
     )
 }

@@ -13,6 +13,7 @@ use kitepool_policy::{
     },
     spec::{Fraction, Limits, Mode, Pause, Percent, PoolName, PoolSpec, ScaleDown, ScaleUp, Spare, Step},
     units::{Agents, AgentsPerPod, Jobs, Pods},
+    unsatisfiable::Watch,
 };
 
 /// A Monday noon, and so many seconds later.
@@ -97,6 +98,7 @@ pub(crate) fn queue(load: Load, pools: Vec<PoolObservation>) -> QueueObservation
         hints: Hints::default(),
         standing: Agents(0),
         pools,
+        watch: Watch::default(),
     }
 }
 

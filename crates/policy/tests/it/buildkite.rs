@@ -136,6 +136,7 @@ impl Story {
             within_margin: count(&|job| date - MARGIN_MS <= job.runnable_ms && job.runnable_ms < date + 1_000),
             untold: count(&|job| date + 1_000 <= job.runnable_ms && !told(job)),
             finished: count(&|job| taken < job.finished_ms() && job.finished_ms() <= now),
+            unsatisfiable: Agents::ZERO,
         }
     }
 }

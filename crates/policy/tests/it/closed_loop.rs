@@ -165,3 +165,25 @@ fn a_day_without_jobs_is_a_day_without_writes() {
     assert_eq!(quiet, world.memories());
     assert!(world.history.ticks.iter().all(|tick| tick.decisions[0].intents.is_empty()));
 }
+
+/// The first pool's pods all crash: the second one does the work, and the first keeps its few until they come up.
+#[test]
+fn a_broken_first_pool_does_not_starve_its_queue() {
+    let specs = ["first", "second"].map(|called| PoolSpec { name: name(called), ..spec() });
+    let mut world = World::new(specs.into(), 4, 1);
+    let jobs = Happening::Jobs { count: 12, passes: 20, events_lost: false };
+    world.pass(Some(&jobs));
+    world.pass(Some(&Happening::CrashLoop { pool: 0, looping: true }));
+    for _ in 0..60 {
+        world.pass(None);
+    }
+    assert_eq!(world.unfinished(), 0);
+    world.pass(Some(&jobs));
+    for _ in 0..60 {
+        world.pass(None);
+    }
+    assert_eq!(world.unfinished(), 0);
+    let most = world.history.ticks.iter().map(|tick| tick.decisions[0].target.0).max();
+    assert!(most <= Some(12), "{most:?} pods that crash");
+    assert_eq!(violations(&world.history), []);
+}

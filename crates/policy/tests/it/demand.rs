@@ -8,8 +8,8 @@ use kitepool_policy::{
     demand::{Demand, Standing, standing_of},
     hints::Hints,
     observation::{Hint, QueueObservation, Reading, Trouble},
-    spec::Fraction,
-    units::{Agents, Jobs},
+    spec::{Fraction, Limits},
+    units::{Agents, Jobs, Pods},
     violations::{History, Tick, violations},
 };
 use proptest::prelude::*;
@@ -219,6 +219,51 @@ fn a_part_of_the_waiting_jobs_is_started_ahead_by_the_largest_weight_rounded_up(
     }
     let demand = Demand::of(&queue, at(0));
     assert_eq!((demand.ahead, demand.agents()), (Agents(2), Agents(4)));
+}
+
+#[test]
+fn what_is_started_ahead_is_rounded_up_and_never_more_than_waits() {
+    for (thousandths, waiting, expected) in [
+        (0, 1_000, 0),
+        (1, 0, 0),
+        (1, 1, 1),
+        (1, 1_000, 1),
+        (1, 1_001, 2),
+        (333, 3, 1),
+        (334, 3, 2),
+        (500, 7, 4),
+        (999, 1, 1),
+        (1_000, 7, 7),
+        (1_000, u32::MAX, u32::MAX),
+    ] {
+        let mut queue = queue(load(0, 0, 0), vec![pool(0)]);
+        queue.pools[0].spec.waiting_weight = Fraction::from_thousandths(thousandths).unwrap();
+        if let Some(good) = &mut queue.reading.last_good {
+            good.load.waiting = Jobs(waiting);
+        }
+        assert_eq!(Demand::of(&queue, at(0)).ahead, Agents(expected), "{thousandths} thousandths of {waiting}");
+    }
+    assert_eq!(Fraction::from_thousandths(1_001), None);
+}
+
+/// Waiting jobs are the queue's: two pools with a weight do not each start agents for them.
+#[test]
+fn what_is_started_ahead_is_divided_among_the_pools_like_any_other_demand() {
+    let (mut first, mut second) = (pool(0), pool(0));
+    second.spec.name = crate::build::name("second");
+    (first.spec.order, second.spec.order) = (0, 1);
+    first.spec.limits = Limits::new(Pods(0), Pods(3)).unwrap();
+    (first.spec.waiting_weight, second.spec.waiting_weight) =
+        (Fraction::from_thousandths(100).unwrap(), Fraction::from_thousandths(500).unwrap());
+    let mut queue = queue(load(1, 0, 0), vec![first, second]);
+    if let Some(good) = &mut queue.reading.last_good {
+        good.load.waiting = Jobs(9);
+    }
+    let decisions = decide(&queue, at(0));
+    let shares: Vec<u32> = decisions.iter().map(|decision| entry(decision, StepName::Share).output).collect();
+    assert_eq!(shares, [3, 3], "one that is queued, and half of nine");
+    let said = entry(&decisions[0], StepName::Demand).reason.to_string();
+    assert!(said.contains("5 agents are started ahead"), "{said}");
 }
 
 #[test]

@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod arbitrary;
 #[cfg(test)]
+mod breaker;
+#[cfg(test)]
 mod build;
 #[cfg(test)]
 mod buildkite;
@@ -17,6 +19,8 @@ mod demand;
 mod ledger;
 #[cfg(test)]
 mod limits;
+#[cfg(test)]
+mod polling;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
@@ -34,5 +38,7 @@ mod share;
 mod shrink;
 #[cfg(test)]
 mod stabilise;
+#[cfg(test)]
+mod unsatisfiable;
 #[cfg(test)]
 mod world;

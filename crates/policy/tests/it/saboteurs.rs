@@ -7,7 +7,7 @@ use kitepool_policy::{
     observation::Reading,
     saboteur::Saboteur,
     spec::{Limits, PoolSpec, ScaleDown},
-    units::Pods,
+    units::{Agents, Pods},
     violations,
     violations::{History, Tick},
 };
@@ -30,9 +30,13 @@ fn script(saboteur: Saboteur) -> Vec<(usize, Happening)> {
         }
         // Nothing more to do.
         Saboteur::RestartsTheWindow => vec![(2, jobs(2))],
+        // The pods crash, and more jobs come.
+        Saboteur::GrowsOnFailures => {
+            vec![(2, jobs(4)), (4, Happening::CrashLoop { pool: 0, looping: true }), (8, jobs(4))]
+        }
         // Done before the pods are two minutes old.
         Saboteur::ForgetsToWait => vec![(2, jobs(4))],
-        Saboteur::CountsEveryEvent => Vec::new(),
+        Saboteur::CountsEveryEvent | Saboteur::TakesBusyForStuck => Vec::new(),
     }
 }
 
@@ -56,13 +60,17 @@ fn counted(policy: &Policy) -> Vec<Violation> {
     let events = vec![Event { delay_ms: 100, is_exact: true }, Event { delay_ms: 900, is_exact: true }];
     let job = |runnable_ms| Job { runnable_ms, waits_ms: 60_000, runs_ms: 60_000, events: events.clone() };
     let story = Story {
-        jobs: vec![job(0), job(20_000), job(40_000), job(40_100)],
+        jobs: vec![job(0), job(1_000), job(20_000), job(40_000), job(40_100)],
         reading: Some(Read { answered_ms: 30_000, lag_ms: 2_000 }),
         decided_after_ms: 12_000,
         ttl_ms: 120_000,
     };
     let mut queue = queue(load(0, 0, 0), vec![pool(0)]);
     queue.reading = Reading { last_good: story.read(), trouble: None };
+    if let Some(good) = &mut queue.reading.last_good {
+        // A busy queue with polling agents: the three jobs that it counts will have started in a moment.
+        good.load.idle = Agents(2);
+    }
     queue.hints = story.hints().into();
     let decisions = policy(&queue, story.now());
     let tick = Tick { now: story.now(), queue, decisions, truth: Some(story.truth()) };
@@ -70,7 +78,7 @@ fn counted(policy: &Policy) -> Vec<Violation> {
 }
 
 fn tried(saboteur: Saboteur, policy: Policy) -> Vec<Violation> {
-    if saboteur == Saboteur::CountsEveryEvent { counted(&policy) } else { played(saboteur, policy) }
+    if saboteur.breaks() == Invariant::CountOnce { counted(&policy) } else { played(saboteur, policy) }
 }
 
 #[test]
@@ -116,6 +124,13 @@ fn the_check_refuses_a_saboteur_before_it_acts() {
     let refused = check(&busy, &Saboteur::ObeysMaxAtOnce.decide(&busy, at(20)), at(20));
     assert!(refused.iter().any(|violation| violation.invariant == Invariant::Floor), "{refused:#?}");
     assert_eq!(check(&busy, &decide(&busy, at(20)), at(20)), []);
+
+    let mut failing = queue(load(50, 0, 0), vec![pool(8)]);
+    let pods = &mut failing.pools[0].generations[0].pods;
+    (pods.ready, pods.unready, pods.failing) = (Pods(0), Pods(8), Pods(8));
+    let refused = check(&failing, &Saboteur::GrowsOnFailures.decide(&failing, at(20)), at(20));
+    assert!(refused.iter().any(|violation| violation.invariant == Invariant::BoundedWaste), "{refused:#?}");
+    assert_eq!(check(&failing, &decide(&failing, at(20)), at(20)), []);
 
     let mut old = queue(load(0, 0, 8), vec![pool(8)]);
     old.hints = vec![hint("job", -60)].into();

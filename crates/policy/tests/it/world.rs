@@ -16,6 +16,7 @@ use kitepool_policy::{
     },
     spec::{Pause, PoolSpec},
     units::{Agents, Jobs, Pods},
+    unsatisfiable::Watch,
     violations::{History, Tick},
 };
 
@@ -113,6 +114,7 @@ pub(crate) struct World {
     hints: Vec<Hint>,
     loads: VecDeque<Load>,
     reading: Reading,
+    watch: Watch,
     trouble_for: u32,
     writes_fail_for: u32,
     /// The most agents with a job, draining ones left out, for which a decision left no place.
@@ -136,6 +138,7 @@ impl World {
             hints: Vec::new(),
             loads: VecDeque::new(),
             reading: Reading { last_good: None, trouble: Some(Trouble::NotRead) },
+            watch: Watch::default(),
             trouble_for: 0,
             writes_fail_for: 0,
             homeless: 0,
@@ -306,6 +309,7 @@ impl World {
             hints: Hints::default(),
             standing: Agents(0),
             pools: self.places.iter().map(|place| observed(place, self.starts_in)).collect(),
+            watch: Watch::default(),
         };
         let now = self.our_time();
         let lives = |hint: &Hint| {
@@ -313,6 +317,8 @@ impl World {
         };
         self.hints.retain(lives);
         queue.hints = self.hints.iter().cloned().collect();
+        self.watch.look(&queue);
+        queue.watch.clone_from(&self.watch);
         queue
     }
 
@@ -373,6 +379,8 @@ fn observed(place: &Place, starts_in: u32) -> PoolObservation {
             unready: count(&|pod| !pod.is_draining && !is_ready(pod)),
             ready: count(&|pod| !pod.is_draining && is_ready(pod)),
             draining: count(&|pod| pod.is_draining),
+            failing: count(&|pod| !pod.is_draining && deployment.is_looping && pod.age > 1),
+            unscheduled: Pods(0),
         };
         Generation {
             name: deployment.name.clone(),

@@ -165,6 +165,11 @@ impl Job {
         Some(between(self.runnable_at?, self.started_at?))
     }
 
+    /// Whether it is in a concurrency group, behind which it counts as scheduled and cannot run.
+    pub const fn is_grouped(&self) -> bool {
+        self.concurrency.is_some()
+    }
+
     /// How it ended, if it did.
     pub const fn end(&self) -> Option<End> {
         match self.state {
