@@ -54,7 +54,8 @@ pub(super) struct Arguments {
     duration: Option<Duration>,
 
     /// How many times as fast everything goes: the story, pods, agents' pings, polls, and the pace of the pools' scaling. What
-    /// the controller allows for late numbers (11s) stays as long as it is.
+    /// the controller waits for by itself stays as long as it is: 11s for numbers that may be late, 70s until it takes jobs for
+    /// such as no agent runs.
     #[arg(long, default_value = "1", value_name = "FACTOR")]
     speed: Speed,
 
