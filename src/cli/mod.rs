@@ -33,7 +33,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
         Command::Controller(arguments) => controller::run(*arguments).await?,
         Command::Crd => crd::run()?,
-        Command::Demo(arguments) => return demo::run(*arguments).await,
+        Command::Demo(arguments) => return Box::pin(demo::run(*arguments)).await,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -5,9 +5,9 @@ use super::{loopback::Loopback, replica::Replica};
 /// Either of the two.
 pub(super) enum Controller {
     /// Its clients call the world as functions, so it runs in virtual time as well.
-    Replica(Replica),
+    Replica(Box<Replica>),
     /// The program's own way in, over connections.
-    Loopback(Loopback),
+    Loopback(Box<Loopback>),
 }
 
 /// Why a controller does not run any more although nobody stopped it.

@@ -37,13 +37,13 @@ impl Doors {
     }
 
     /// Where the API server is.
-    pub fn kubernetes(&self) -> String {
-        format!("http://{}", self.kubernetes.address)
+    pub const fn kubernetes_port(&self) -> u16 {
+        self.kubernetes.address.port()
     }
 
     /// Where Buildkite is.
-    pub fn buildkite(&self) -> String {
-        format!("http://{}", self.buildkite.address)
+    pub const fn buildkite_port(&self) -> u16 {
+        self.buildkite.address.port()
     }
 }
 
@@ -77,8 +77,8 @@ struct Life {
 impl Loopback {
     /// Opens the doors of this world. The controller is not started yet.
     pub(super) fn new(doors: Doors, world: &Joined, clock: &Clock, config: Config) -> anyhow::Result<Self> {
-        let kubernetes = client::plain(&doors.kubernetes())?;
-        let config = Config { endpoint: Some(format!("{}/v3", doors.buildkite())), ..config };
+        let kubernetes = client::plain(&format!("http://{}", doors.kubernetes.address))?;
+        let config = Config { endpoint: Some(format!("http://{}/v3", doors.buildkite.address)), ..config };
         let reading = clock.clone();
         let api_server = kitepool_world::kubernetes::router(world.kubernetes().clone(), move || reading.now());
         let buildkite = kitepool_world::router(world.buildkite().clone());

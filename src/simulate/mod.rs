@@ -4,8 +4,8 @@
 //!  story ──acts──► stage: Kubernetes + Buildkite (crates/world), one clock
 //!                    ▲ events as JobHints: courier      │ requests, in process or over loopback
 //!                    │                                  ▼
-//!                    └────────────── replica: the controller, its clients, its ticks
-//!  what happened ──► transcript (lines), tally (numbers), verdict (invariants)
+//!                    └────────────── controller: a replica in process, or the program's own way over loopback
+//!  what happened ──► transcript (lines), tally (numbers), verdict (invariants); news, for whoever watches
 //! ```
 //!
 //! Everything goes by the runtime's time: under a paused runtime a day takes a second or two, and the same seed gives the same

@@ -58,6 +58,7 @@ const PACE: [&str; 6] = [
 
 impl Story {
     /// The same, so many times as fast.
+    #[must_use]
     pub fn at(mut self, speed: Speed) -> Self {
         for span in [&mut self.lasts, &mut self.poll_interval] {
             *span = speed.of(*span);
@@ -76,6 +77,7 @@ impl Story {
     }
 
     /// The same, ended so long after its beginning; what would come later is left out.
+    #[must_use]
     pub fn lasting(mut self, lasts: Duration) -> Self {
         self.lasts = lasts;
         self.story.retain(|step| step.at <= lasts);
@@ -146,16 +148,13 @@ story: [{ at: 40s, jobs: { queue: a, run: 10s, runMost: 20s, every: 4s } }, { at
     #[test]
     fn what_takes_time_takes_less_and_what_guards_against_mishaps_does_not() {
         let story = Story::parse(STORY).unwrap().at("4".parse().unwrap());
-        let seconds = |span: Duration| span.as_secs_f64();
-        assert_eq!((seconds(story.lasts), seconds(story.poll_interval)), (30.0, 1.25));
-        assert_eq!((story.buildkite.ping.map(seconds), story.buildkite.poll_duration), (Some(0.5), Some(2)));
-        assert_eq!((seconds(story.kubernetes.start_least), seconds(story.kubernetes.start_most)), (0.5, 1.0));
+        let millis = Duration::from_millis;
+        assert_eq!((story.lasts, story.poll_interval), (millis(30_000), millis(1_250)));
+        assert_eq!((story.buildkite.ping, story.buildkite.poll_duration), (Some(millis(500)), Some(2)));
+        assert_eq!((story.kubernetes.start_least, story.kubernetes.start_most), (millis(500), millis(1_000)));
         let jobs = story.story[0].jobs.as_ref().unwrap();
-        assert_eq!(seconds(story.story[0].at), 10.0);
-        assert_eq!(
-            (seconds(jobs.run), jobs.run_most.map(seconds), jobs.every.map(seconds)),
-            (2.5, Some(5.0), Some(1.0))
-        );
+        assert_eq!(story.story[0].at, millis(10_000));
+        assert_eq!((jobs.run, jobs.run_most, jobs.every), (millis(2_500), Some(millis(5_000)), Some(millis(1_000))));
         let scale_down = json!({ "window": "2s", "cooldown": "0s" });
         assert_eq!(story.defaults, json!({ "longestJob": "1h", "scaling": { "scaleDown": scale_down } }));
         let scaling = json!({ "hintTtl": "2m", "scaleUp": { "cooldown": "2s", "step": { "per": "1s" } } });
@@ -164,7 +163,7 @@ story: [{ at: 40s, jobs: { queue: a, run: 10s, runMost: 20s, every: 4s } }, { at
 
     #[test]
     fn a_shorter_story_leaves_out_what_comes_too_late() {
-        let story = Story::parse(STORY).unwrap().lasting(Duration::from_secs(60));
+        let story = Story::parse(STORY).unwrap().lasting(Duration::from_mins(1));
         assert_eq!((story.lasts.as_secs(), story.story.len()), (60, 1));
     }
 

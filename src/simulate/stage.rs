@@ -112,7 +112,7 @@ impl Stage {
         let (record, lines) = mpsc::channel(LINES_MAX);
         let config = super::replica::config(NAMESPACE, story.poll_interval);
         let replica = Replica::new(world.clone(), clock.clone(), config, Some(record), kill_point);
-        Self::with(story, clock, world, Controller::Replica(replica), lines)
+        Self::with(story, clock, world, Controller::Replica(Box::new(replica)), lines)
     }
 
     /// A world for this story that is served on this machine, and the controller as it runs in a cluster, in real time. What
@@ -125,7 +125,7 @@ impl Stage {
         let config = super::replica::config(NAMESPACE, story.poll_interval);
         let loopback = Loopback::new(doors, &world, &clock, config)?;
         let (_, lines) = mpsc::channel(1);
-        Ok(Self::with(story, clock, world, Controller::Loopback(loopback), lines))
+        Ok(Self::with(story, clock, world, Controller::Loopback(Box::new(loopback)), lines))
     }
 
     fn with(story: Story, clock: Clock, world: Joined, controller: Controller, lines: mpsc::Receiver<Line>) -> Self {

@@ -17,7 +17,6 @@
     reason = "this program measures real time and takes its settings from the environment"
 )]
 
-#[path = "../../examples/simulated_kubelet/kubelet.rs"]
 mod simulated_kubelet;
 
 mod harness;

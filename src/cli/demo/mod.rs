@@ -54,7 +54,8 @@ pub(super) struct Arguments {
     duration: Option<Duration>,
 
     /// How many times as fast everything goes: the story, pods, agents' pings, polls, and the pace of the pools' scaling. What
-    /// the controller allows for late numbers (11s) stays as long as it is.
+    /// the controller waits for by itself stays as long as it is: 11s for numbers that may be late, 70s until it takes jobs for
+    /// such as no agent runs.
     #[arg(long, default_value = "1", value_name = "FACTOR")]
     speed: Speed,
 
@@ -62,7 +63,7 @@ pub(super) struct Arguments {
     #[arg(long, short, value_enum, default_value = "text", value_name = "FORMAT")]
     output: Output,
 
-    /// A file of AgentPool manifests to try instead of the story's own. Their queues get seeded jobs; tokens and pod
+    /// A file of `AgentPool` manifests to try instead of the story's own. Their queues get seeded jobs; tokens and pod
     /// definitions are replaced by simulated ones.
     #[arg(long, value_name = "FILE")]
     pools: Option<PathBuf>,
@@ -135,24 +136,17 @@ fn pools_story(path: &Path, seed: u64) -> anyhow::Result<Story> {
 /// What one should know before.
 fn intro(arguments: &Arguments, story: &Story, doors: &Doors) -> Vec<String> {
     let speed = arguments.speed.get();
-    let compressed = match &arguments.pools {
-        None => format!(
-            "Time is compressed: a minute here is like {} in a cluster, where jobs take minutes.",
-            COMPRESSED * speed
-        ),
+    let time = match &arguments.pools {
+        None => format!("Time is compressed: a minute is like {} in a cluster.", COMPRESSED * speed),
         Some(_) if arguments.speed == Speed::PLAIN => {
             "Time is not compressed: a window of 5m takes 5 minutes. --speed 10 shows more.".to_owned()
         }
-        Some(_) => format!("Time is compressed: a minute here is like {speed} in a cluster."),
+        Some(_) => format!("Time is compressed: a minute is like {speed} in a cluster."),
     };
+    let (buildkite, kubernetes) = (doors.buildkite_port(), doors.kubernetes_port());
     vec![
-        format!(
-            "Real: the controller. Simulated: Buildkite ({}), Kubernetes ({}). Seed {}. Ctrl-C ends it.",
-            doors.buildkite(),
-            doors.kubernetes(),
-            story.seed
-        ),
-        compressed,
+        format!("The controller is real. Simulated: Buildkite (port {buildkite}), Kubernetes ({kubernetes})."),
+        format!("Seed {}. {time} Ctrl-C ends it.", story.seed),
         story.about.clone(),
     ]
 }

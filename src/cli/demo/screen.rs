@@ -96,38 +96,33 @@ impl Screen {
 
     fn draw(&mut self) -> io::Result<()> {
         let size = size();
-        let mut text = String::new();
-        if self.size == size {
-            if self.drawn > 0 {
-                text.push_str(&format!("\x1b[{}A\r", self.drawn));
-            }
-        } else {
+        let back = match (self.size == size, self.drawn) {
+            (_, 0) => String::new(),
+            (true, drawn) => format!("\x1b[{drawn}A\r"),
             // Lines that were broken anew by the terminal cannot be counted.
-            self.size = size;
-            text.push_str(if self.drawn > 0 { "\x1b[2J\x1b[H" } else { "" });
-        }
+            (false, _) => "\x1b[2J\x1b[H".to_owned(),
+        };
+        self.size = size;
         let (width, height) = size;
         // The intro stays where it fits, and the line of the cursor is left free.
         let room = height.saturating_sub(1);
         let room = if room > 2 * self.intro.len() { room - self.intro.len() } else { room };
         let drawing = drawing(&self.frame, &self.lines, (width, room));
-        for (color, line) in &drawing {
-            let (on, off) = match color {
-                Some(color) if self.has_colors => (format!("\x1b[{color}m"), "\x1b[0m"),
-                _ => (String::new(), ""),
-            };
-            text.push_str(&format!("{on}{line}{off}\x1b[K\n"));
-        }
-        text.push_str("\x1b[J");
+        let colored = |(color, line): &Line| match color {
+            Some(color) if self.has_colors => format!("\x1b[{color}m{line}\x1b[0m\x1b[K\n"),
+            _ => format!("{line}\x1b[K\n"),
+        };
+        let text: String = std::iter::once(back).chain(drawing.iter().map(colored)).collect();
         self.drawn = drawing.len();
         let mut out = io::stdout().lock();
-        out.write_all(text.as_bytes())?;
+        write!(out, "{text}\x1b[J")?;
         out.flush()
     }
 }
 
 fn size() -> (usize, usize) {
-    let size = terminal_size::terminal_size_of(io::stdout());
+    // A terminal that nobody told its size says 0.
+    let size = terminal_size::terminal_size_of(io::stdout()).filter(|(width, height)| width.0 > 0 && height.0 > 0);
     size.map_or(USUAL_SIZE, |(width, height)| (usize::from(width.0), usize::from(height.0)))
 }
 
@@ -174,7 +169,9 @@ fn drawing(frame: &Frame, story: &VecDeque<String>, (width, height): (usize, usi
     told.drain(..told.len().saturating_sub(room));
     lines.extend(told);
     lines.truncate(height);
-    lines.iter_mut().for_each(|(_, line)| cut(line, width));
+    for (_, line) in &mut lines {
+        cut(line, width);
+    }
     lines
 }
 
@@ -273,7 +270,7 @@ mod tests {
 
     fn drawn(rows: usize, story: &[&str], size: (usize, usize)) -> Vec<String> {
         let rows = (0..rows).map(|number| row(&format!("pool-{number}"), 40)).collect();
-        let frame = Frame { since: Duration::from_secs(61), lasts: Duration::from_secs(120), rows };
+        let frame = Frame { since: Duration::from_secs(61), lasts: Duration::from_mins(2), rows };
         let story = story.iter().map(|line| (*line).to_owned()).collect();
         drawing(&frame, &story, size).into_iter().map(|(_, line)| line).collect()
     }
