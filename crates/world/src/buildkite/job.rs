@@ -165,6 +165,11 @@ impl Job {
         Some(between(self.runnable_at?, self.started_at?))
     }
 
+    /// The concurrency group that it belongs to.
+    pub fn group(&self) -> Option<&str> {
+        self.concurrency.as_ref().map(|concurrency| concurrency.group.as_str())
+    }
+
     /// How it ended, if it did.
     pub const fn end(&self) -> Option<End> {
         match self.state {
