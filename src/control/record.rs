@@ -230,6 +230,7 @@ mod tests {
     use kitepool_policy::{
         observation::{Reading, Trouble},
         units::Agents,
+        unsatisfiable::Watch,
     };
 
     use super::*;
@@ -238,7 +239,14 @@ mod tests {
     fn observation(queue: &str) -> QueueObservation {
         let reading = Reading { last_good: None, trouble: Some(Trouble::NotRead) };
         let (hints, pools) = (kitepool_policy::hints::Hints::default(), Vec::new());
-        QueueObservation { queue: queue.to_owned(), reading, hints, standing: Agents::ZERO, pools }
+        QueueObservation {
+            queue: queue.to_owned(),
+            reading,
+            hints,
+            standing: Agents::ZERO,
+            pools,
+            watch: Watch::default(),
+        }
     }
 
     fn key() -> QueueKey {

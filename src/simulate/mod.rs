@@ -13,6 +13,7 @@
 
 mod acts;
 pub mod courier;
+mod expectation;
 pub mod random;
 pub mod replica;
 pub mod stage;

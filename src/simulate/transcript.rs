@@ -13,6 +13,17 @@ pub struct Transcript {
     lines: Vec<(Timestamp, String)>,
     /// What each pool's status said last: conditions by type, and the last decision.
     said: BTreeMap<String, BTreeMap<String, String>>,
+    arrived: Arrived,
+}
+
+/// Events that arrived, with nothing else between them: one line.
+#[derive(Debug, Default)]
+struct Arrived {
+    /// Where the line is, and of which instant.
+    line: usize,
+    at: Timestamp,
+    jobs: usize,
+    shed: usize,
 }
 
 impl Transcript {
@@ -29,10 +40,24 @@ impl Transcript {
 
     /// One line.
     pub fn say(&mut self, now: Timestamp, text: &str) {
-        let since = now.duration_since(self.start).unsigned_abs();
-        let (seconds, tenths) = (since.as_secs(), since.subsec_millis() / 100);
-        let (hours, minutes) = (seconds / 3_600, seconds / 60 % 60);
-        self.lines.push((now, format!("{hours:02}:{minutes:02}:{:02}.{tenths} {text}", seconds % 60)));
+        self.lines.push((now, format!("{} {text}", since(self.start, now))));
+    }
+
+    /// Events of so many jobs arrive, and so many of them are shed. Those of one second are told in one line if nothing else
+    /// happened between them.
+    pub fn events(&mut self, now: Timestamp, jobs: usize, shed: usize) {
+        let last = &mut self.arrived;
+        let goes_on = last.jobs > 0 && last.line + 1 == self.lines.len() && now.duration_since(last.at).as_secs() == 0;
+        if goes_on {
+            self.lines.pop();
+        } else {
+            *last = Arrived { at: now, ..Arrived::default() };
+        }
+        let last = &mut self.arrived;
+        (last.line, last.jobs, last.shed) = (self.lines.len(), last.jobs + jobs, last.shed + shed);
+        let shed = if last.shed > 0 { format!(", {} shed", last.shed) } else { String::new() };
+        let (at, text) = (last.at, format!("events of {} jobs arrive{shed}", last.jobs));
+        self.say(at, &text);
     }
 
     /// What the controller wrote.
@@ -49,7 +74,7 @@ impl Transcript {
             (_, "deployments/scale") => self.say(*at, &format!("  scales {name} to {replicas}")),
             (Verb::Delete, "deployments") => self.say(*at, &format!("  deletes {name}")),
             (_, "agentpools/status") => self.pool_said(write, object),
-            (Verb::Create, "events") => self.event(write, object),
+            (Verb::Create | Verb::Patch, "events") => self.event(write, object),
             _ => {}
         }
     }
@@ -60,7 +85,7 @@ impl Transcript {
         let mut news = Vec::new();
         let mut note = |key: &str, text: String| {
             if said.get(key) != Some(&text) {
-                news.push(format!("  {}: {text}", write.name));
+                news.push(text.clone());
                 said.insert(key.to_owned(), text);
             }
         };
@@ -73,15 +98,26 @@ impl Transcript {
             let number = |key: &str| last.get(key).and_then(Value::as_i64).unwrap_or_default();
             note("", format!("{} -> {}: {}", number("from"), number("to"), text(last, "reason")));
         }
-        for line in news {
-            self.say(write.at, &line);
+        if !news.is_empty() {
+            self.say(write.at, &format!("  {}: {}", write.name, news.join(", ")));
         }
     }
 
     fn event(&mut self, write: &Write, event: &Value) {
         let about = event.pointer("/regarding").map(|about| text(about, "name")).unwrap_or_default();
-        self.say(write.at, &format!("  Event {} on {about}: {}", text(event, "reason"), text(event, "note")));
+        let count = event.pointer("/series/count").and_then(Value::as_u64);
+        let again = count.map(|count| format!(" ({count} times)")).unwrap_or_default();
+        let (reason, note) = (text(event, "reason"), text(event, "note"));
+        self.say(write.at, &format!("  Event {reason} on {about}{again}: {note}"));
     }
+}
+
+/// How long after the beginning, as lines begin.
+pub(super) fn since(start: Timestamp, now: Timestamp) -> String {
+    let since = now.duration_since(start).unsigned_abs();
+    let (seconds, tenths) = (since.as_secs(), since.subsec_millis() / 100);
+    let (hours, minutes) = (seconds / 3_600, seconds / 60 % 60);
+    format!("{hours:02}:{minutes:02}:{:02}.{tenths}", seconds % 60)
 }
 
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {
