@@ -13,7 +13,7 @@ async fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     match cli::run(cli::Arguments::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("kitepool: {error:#}");
             ExitCode::FAILURE

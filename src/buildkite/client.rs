@@ -82,14 +82,22 @@ struct Raw {
 impl Client<Transport> {
     /// A client over the network. Redirects are not followed: they would carry the token to another host.
     pub fn over_the_network(endpoint: &str, deadline: Duration, clock: Clock) -> Result<Self, EndpointError> {
-        let transport = reqwest::Client::builder()
+        let mut transport = reqwest::Client::builder()
             .user_agent(concat!("kitepool/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
-            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
-            .build()
-            .map_err(EndpointError::Transport)?;
+            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX);
+        if is_this_machine(endpoint) {
+            // The proxy that the environment names is another machine, and knows no way back.
+            transport = transport.no_proxy();
+        }
+        let transport = transport.build().map_err(EndpointError::Transport)?;
         Self::new(Transport::new(transport), endpoint, deadline, clock)
     }
+}
+
+fn is_this_machine(endpoint: &str) -> bool {
+    let host = Url::parse(endpoint).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
+    host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 impl<S> Client<S>

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 
+use super::duration;
 use crate::{
     control::run::{self, Config},
     shutdown,
@@ -84,12 +85,8 @@ pub(super) struct Arguments {
 
     /// What is logged, as a filter such as `info,kitepool=debug`. The Kubernetes client says again, for each attempt, what
     /// the controller says once.
-    #[arg(long, env = "KITEPOOL_LOG", default_value = "info,kube_client=off,kube_runtime=off", value_name = "FILTER")]
+    #[arg(long, env = "KITEPOOL_LOG", default_value = telemetry::DEFAULT_FILTER, value_name = "FILTER")]
     log: String,
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|error| format!("{error}; write it like `10s`, `5m` or `1h 30m`"))
 }
 
 /// Runs the controller until a signal comes.

@@ -1,9 +1,12 @@
 //! The command line: one file per subcommand.
 
+use std::{process::ExitCode, time::Duration};
+
 use clap::{Parser, Subcommand};
 
 mod controller;
 mod crd;
+mod demo;
 
 /// Keeps the right number of Buildkite agents running on Kubernetes.
 #[derive(Debug, Parser)]
@@ -19,12 +22,22 @@ enum Command {
     Controller(Box<controller::Arguments>),
     /// Print the `CustomResourceDefinitions`, to be applied before the controller starts.
     Crd,
+    /// See pools follow a load for two minutes, on this machine and without a cluster.
+    ///
+    /// The controller is the real one, with its lease and its clients. Buildkite and Kubernetes are simulated.
+    Demo(Box<demo::Arguments>),
 }
 
 /// Runs what was asked for.
-pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
+pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
-        Command::Controller(arguments) => controller::run(*arguments).await,
-        Command::Crd => crd::run(),
+        Command::Controller(arguments) => controller::run(*arguments).await?,
+        Command::Crd => crd::run()?,
+        Command::Demo(arguments) => return demo::run(*arguments).await,
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error}; write it like `10s`, `5m` or `1h 30m`"))
 }

@@ -165,6 +165,11 @@ impl Metrics {
         self.leader.set(i64::from(leads));
     }
 
+    /// Ticks so far.
+    pub fn ticks(&self) -> u64 {
+        self.ticks.get()
+    }
+
     /// A tick ended.
     pub fn ticked(&self, took: std::time::Duration) {
         self.ticks.inc();

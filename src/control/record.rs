@@ -5,10 +5,13 @@
 //!          └─ full: counted, and told in the next line
 //! ```
 //!
-//! A line is whole by itself, so `kitepool_policy::violations` can be asked about any stretch of them. It holds what the policy
-//! sees: numbers, names of pools, queues and Deployments, ids and tags of jobs. The policy never sees a token.
+//! Every tick has its line, so `kitepool_policy::violations` can be asked about any stretch of them. A tick that saw and decided
+//! what the one before did says only that, since a busy controller ticks twenty times a second and most queues are at rest. A
+//! line holds what the policy sees: numbers, names of pools, queues and Deployments, ids and tags of jobs. The policy never
+//! sees a token.
 
 use std::{
+    collections::BTreeMap,
     ffi::OsString,
     fs::{File, OpenOptions},
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
@@ -34,7 +37,8 @@ use crate::clock::Clock;
 const WAITING_MAX: usize = 1000;
 
 /// The file is put aside when it would become larger, and the one put aside before is lost: twice this much is all it ever
-/// takes. A line has 2 to 4 KiB, so ten queues at a tick a second fill one in half an hour.
+/// takes. A line with something new has 2 to 4 KiB, one without 200 bytes: ten queues at rest fill one in nine hours, and the
+/// wildest minute of twenty of them takes a third.
 pub const FILE_BYTES_MAX: u64 = 64 << 20;
 
 /// A disk that is full stays so for a while, and each line would say it again.
@@ -42,7 +46,7 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
 /// One queue in one tick.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Line {
     /// When.
     pub now: Timestamp,
@@ -55,6 +59,15 @@ pub struct Line {
     /// Lines that were lost just before this one, of whatever queue.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub lost: u64,
+    /// What was seen and decided; `None`: the same as in the line before of this queue, in this file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<Seen>,
+}
+
+/// What a tick saw and decided of one queue.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Seen {
     /// What was seen.
     pub observation: QueueObservation,
     /// What was decided, whether or not it was carried out.
@@ -85,15 +98,22 @@ pub struct Writing {
     files: Files,
     clock: Clock,
     metrics: Metrics,
+    /// What the file says of each queue. As much as one file holds, since it begins anew with each.
+    last: BTreeMap<String, Seen>,
 }
 
 impl Recorder {
     /// Opens the file. Lines are written by [`Writing::until_the_end`].
     pub fn open(path: &Path, identity: &str, metrics: &Metrics, clock: &Clock) -> io::Result<(Self, Writing)> {
-        let files = Files::open(path, FILE_BYTES_MAX)?;
+        Ok(Self::into_files(Files::open(path, FILE_BYTES_MAX)?, identity, metrics, clock))
+    }
+
+    fn into_files(files: Files, identity: &str, metrics: &Metrics, clock: &Clock) -> (Self, Writing) {
         let (sender, receiver) = mpsc::channel(WAITING_MAX);
-        let writing = Writing { lines: receiver, files, clock: clock.clone(), metrics: metrics.clone() };
-        Ok((Self::to(sender, identity, metrics), writing))
+        let recorder = Self::to(sender, identity, metrics);
+        let (clock, metrics) = (clock.clone(), metrics.clone());
+        let writing = Writing { lines: receiver, files, clock, metrics, last: BTreeMap::new() };
+        (recorder, writing)
     }
 
     /// Hands the lines to whoever asked for them.
@@ -122,8 +142,7 @@ impl Recorder {
             term,
             queue: queue.to_string(),
             lost: recording.lost.swap(0, Ordering::Relaxed),
-            observation: observation.clone(),
-            decisions: decisions.to_vec(),
+            seen: Some(Seen { observation: observation.clone(), decisions: decisions.to_vec() }),
         });
     }
 }
@@ -131,17 +150,17 @@ impl Recorder {
 impl Writing {
     /// Writes until every recorder is gone and all that waited is written. Blocks its thread.
     pub fn until_the_end(mut self) {
-        let mut complaints = Complaints { clock: self.clock, last: None, lost: 0 };
+        let mut complaints = Complaints { clock: self.clock.clone(), last: None, lost: 0 };
         // Whatever could not be written is told in the next line that can be.
         let mut unwritten = 0;
+        let mut term = None;
         while let Some(mut line) = self.lines.blocking_recv() {
             complaints.lost += line.lost;
             line.lost += unwritten;
-            let written = serde_json::to_vec(&line).map_err(io::Error::from).and_then(|mut bytes| {
-                bytes.push(b'\n');
-                self.files.write(&bytes)
-            });
-            let failure = written.err();
+            if line.lost > 0 || term.replace(line.term) != Some(line.term) {
+                self.last.clear();
+            }
+            let failure = self.write(&line).err();
             if failure.is_some() {
                 unwritten = line.lost + 1;
                 complaints.lost += 1;
@@ -152,6 +171,31 @@ impl Writing {
             complaints.say(failure.as_ref(), &self.files.path);
         }
     }
+
+    fn write(&mut self, line: &Line) -> io::Result<()> {
+        let is_new = self.last.get(&line.queue) != line.seen.as_ref();
+        let short = Line { seen: None, identity: line.identity.clone(), queue: line.queue.clone(), ..*line };
+        let mut bytes = as_json(if is_new { line } else { &short })?;
+        if self.files.is_full_with(&bytes) {
+            self.files.put_aside()?;
+            // A file can be read without the one before.
+            self.last.clear();
+            bytes = as_json(line)?;
+        }
+        self.files.write(&bytes)?;
+        if let Some(seen) = &line.seen
+            && self.last.get(&line.queue) != Some(seen)
+        {
+            self.last.insert(line.queue.clone(), seen.clone());
+        }
+        Ok(())
+    }
+}
+
+fn as_json(line: &Line) -> io::Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec(line)?;
+    bytes.push(b'\n');
+    Ok(bytes)
 }
 
 /// What the log is told of lost lines.
@@ -206,28 +250,41 @@ impl Files {
         Ok((file, bytes))
     }
 
+    /// Whether the line would make the file too large. An empty one takes any.
+    fn is_full_with(&self, line: &[u8]) -> bool {
+        self.open.as_ref().is_some_and(|(_, bytes)| *bytes > 0 && bytes.saturating_add(length(line)) > self.bytes_max)
+    }
+
+    /// Begins the file anew and keeps the full one beside it, in place of the one before.
+    fn put_aside(&mut self) -> io::Result<()> {
+        let mut aside = OsString::from(&self.path);
+        aside.push(".1");
+        std::fs::rename(&self.path, aside)?;
+        self.open = None;
+        self.open = Some(self.reopened()?);
+        Ok(())
+    }
+
     /// At once and unbuffered: the end of a killed process is what somebody will want to read.
     fn write(&mut self, line: &[u8]) -> io::Result<()> {
-        let (mut file, mut bytes) = match self.open.take() {
+        let (mut file, bytes) = match self.open.take() {
             Some(open) => open,
             None => self.reopened()?,
         };
-        let length = u64::try_from(line.len()).unwrap_or(u64::MAX);
-        if bytes > 0 && bytes.saturating_add(length) > self.bytes_max {
-            let mut aside = OsString::from(&self.path);
-            aside.push(".1");
-            std::fs::rename(&self.path, aside)?;
-            (file, bytes) = self.reopened()?;
-        }
         file.write_all(line)?;
-        self.open = Some((file, bytes.saturating_add(length)));
+        self.open = Some((file, bytes.saturating_add(length(line))));
         Ok(())
     }
+}
+
+fn length(line: &[u8]) -> u64 {
+    u64::try_from(line.len()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use kitepool_policy::{
+        hints::Hints,
         observation::{Reading, Trouble},
         units::Agents,
         unsatisfiable::Watch,
@@ -236,50 +293,50 @@ mod tests {
     use super::*;
     use crate::sense::poll::TokenKey;
 
-    fn observation(queue: &str) -> QueueObservation {
+    fn observation(number: i64) -> QueueObservation {
         let reading = Reading { last_good: None, trouble: Some(Trouble::NotRead) };
-        let (hints, pools) = (kitepool_policy::hints::Hints::default(), Vec::new());
-        QueueObservation {
-            queue: queue.to_owned(),
-            reading,
-            hints,
-            standing: Agents::ZERO,
-            pools,
-            watch: Watch::default(),
-        }
+        let (hints, pools, watch) = (Hints::default(), Vec::new(), Watch::default());
+        QueueObservation { queue: number.to_string(), reading, hints, standing: Agents::ZERO, pools, watch }
     }
 
     fn key() -> QueueKey {
         QueueKey::Unknown(TokenKey::File("/mnt/token".to_owned()), "linux".to_owned())
     }
 
-    fn opened(path: &Path) -> (Recorder, Writing) {
-        Recorder::open(path, "a", &Metrics::new(&[]).0, &Clock::fixed(Timestamp::UNIX_EPOCH)).unwrap()
+    fn opened(path: &Path, bytes_max: u64) -> (Recorder, Writing) {
+        let files = Files::open(path, bytes_max).unwrap();
+        Recorder::into_files(files, "a", &Metrics::new(&[]).0, &Clock::fixed(Timestamp::UNIX_EPOCH))
     }
 
-    fn take_down(recorder: &Recorder, seconds: std::ops::Range<i64>) {
+    /// A tick each second that sees something new every `every` seconds.
+    fn take_down(recorder: &Recorder, seconds: std::ops::Range<i64>, every: i64) {
         for second in seconds {
             let now = Timestamp::from_second(second).unwrap();
-            recorder.take_down(Timestamp::UNIX_EPOCH, now, &key(), &observation("linux"), &[]);
+            recorder.take_down(Timestamp::UNIX_EPOCH, now, &key(), &observation(second / every), &[]);
         }
+    }
+
+    async fn written(writing: Writing) {
+        tokio::task::spawn_blocking(|| writing.until_the_end()).await.unwrap();
     }
 
     fn lines(path: &Path) -> Vec<Line> {
         let text = std::fs::read_to_string(path).unwrap();
-        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     #[tokio::test]
-    async fn what_was_taken_down_is_read_back_as_it_was() {
+    async fn every_tick_has_its_line_and_what_it_saw_where_that_is_new() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("record");
-        let (recorder, writing) = opened(&path);
-        take_down(&recorder, 0..3);
+        let (recorder, writing) = opened(&path, FILE_BYTES_MAX);
+        take_down(&recorder, 0..4, 2);
         drop(recorder);
-        tokio::task::spawn_blocking(|| writing.until_the_end()).await.unwrap();
+        written(writing).await;
         let lines = lines(&path);
-        assert_eq!(lines.iter().map(|line| line.now.as_second()).collect::<Vec<_>>(), [0, 1, 2]);
-        assert!(lines.iter().all(|line| line.observation == observation("linux") && line.lost == 0));
+        assert_eq!(lines.iter().map(|line| line.now.as_second()).collect::<Vec<_>>(), [0, 1, 2, 3]);
+        let seen = |number| Some(Seen { observation: observation(number), decisions: Vec::new() });
+        assert_eq!(lines.iter().map(|line| line.seen.clone()).collect::<Vec<_>>(), [seen(0), None, seen(1), None]);
         assert_eq!(lines[0].queue, "linux, by file /mnt/token");
     }
 
@@ -287,33 +344,38 @@ mod tests {
     async fn a_disk_that_does_not_keep_up_costs_lines_and_the_next_one_says_how_many() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("record");
-        let (recorder, writing) = opened(&path);
+        let (recorder, writing) = opened(&path, FILE_BYTES_MAX);
         let room = i64::try_from(WAITING_MAX).unwrap();
-        take_down(&recorder, 0..room + 7);
-        let writing = tokio::task::spawn_blocking(|| writing.until_the_end());
+        take_down(&recorder, 0..room + 7, room * 2);
+        let writing = tokio::spawn(written(writing));
         while recorder.0.as_ref().unwrap().lines.capacity() == 0 {
             tokio::task::yield_now().await;
         }
-        take_down(&recorder, room + 7..room + 8);
+        take_down(&recorder, room + 7..room + 8, room * 2);
         drop(recorder);
         writing.await.unwrap();
         let lines = lines(&path);
         assert_eq!(lines.len(), WAITING_MAX + 1);
-        assert_eq!(lines.last().map(|line| line.lost), Some(7));
         assert_eq!(lines.iter().map(|line| line.lost).sum::<u64>(), 7);
+        let last = lines.last().unwrap();
+        assert!(last.lost == 7 && last.seen.is_some(), "after a gap a line is whole: {last:?}");
     }
 
-    #[test]
-    fn a_full_file_is_put_aside_and_the_one_before_it_is_lost() {
+    #[tokio::test]
+    async fn a_full_file_is_put_aside_and_the_next_one_can_be_read_without_it() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("record");
-        let mut files = Files::open(&path, 10).unwrap();
-        for line in ["one\n", "two\n", "three\n", "four\n", "five\n", "a line that is longer than a file may be\n"] {
-            files.write(line.as_bytes()).unwrap();
-        }
-        assert_eq!(std::fs::read_to_string(folder.path().join("record.1")).unwrap(), "four\nfive\n");
-        assert!(std::fs::read_to_string(&path).unwrap().starts_with("a line"));
+        let (path, aside) = (folder.path().join("record"), folder.path().join("record.1"));
+        let (recorder, writing) = opened(&path, 2_000);
+        take_down(&recorder, 0..60, 1_000);
+        drop(recorder);
+        written(writing).await;
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+        let (new, old) = (lines(&path), lines(&aside));
+        assert!(new[0].seen.is_some() && old[0].seen.is_some() && new[1].seen.is_none());
+        assert!(std::fs::metadata(&aside).unwrap().len() <= 2_000);
+        let seconds = old.iter().chain(&new).map(|line| line.now.as_second()).collect::<Vec<_>>();
+        assert!(seconds[0] > 0, "the first of three is gone");
+        assert_eq!(seconds, (seconds[0]..60).collect::<Vec<_>>());
     }
 
     #[test]
@@ -326,16 +388,21 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_in_the_way_is_tried_again_at_the_next_line() {
+    fn a_full_file_that_cannot_be_put_aside_is_tried_again_at_the_next_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("record");
-        let mut files = Files::open(&path, 10).unwrap();
-        files.write(b"12345678\n").unwrap();
+        let (recorder, mut writing) = opened(&path, 1);
+        take_down(&recorder, 0..3, 1);
+        let mut next = || {
+            let line = writing.lines.try_recv().unwrap();
+            writing.write(&line)
+        };
+        next().unwrap();
         let aside = folder.path().join("record.1");
         std::fs::create_dir(&aside).unwrap();
-        assert!(files.write(b"lost\n").is_err(), "nothing can be put where a folder is");
+        assert!(next().is_err(), "nothing can be put where a folder is");
         std::fs::remove_dir(&aside).unwrap();
-        files.write(b"next\n").unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "next\n");
+        next().unwrap();
+        assert_eq!(lines(&path)[0].now.as_second(), 2);
     }
 }

@@ -23,7 +23,7 @@ use super::{
     readings::DEFAULT_ENDPOINT,
     record::{Line, Recorder},
     status::{Board, Phase},
-    tick::Term,
+    tick::{Next, Term},
 };
 use crate::{
     buildkite,
@@ -77,6 +77,10 @@ const TICK_INTERVAL_MIN: Duration = Duration::from_millis(50);
 /// Cooldowns, windows and steps end without anybody waking us; nobody sets them finer than a second.
 const TICK_INTERVAL_MAX: Duration = Duration::from_secs(1);
 
+/// Where nothing goes on, only schedules and the wall clock are left to look at. As often as a reading comes, which wakes us
+/// anyway.
+const TICK_INTERVAL_CALM: Duration = Duration::from_secs(10);
+
 /// How often the definitions are looked at while they are missing or old.
 const SCHEMA_RETRY: Duration = Duration::from_secs(5);
 
@@ -119,10 +123,15 @@ impl Shared {
 }
 
 /// Leads until `stop` without contending for a lease: for a simulation, in which nobody else could lead. Nothing is served;
-/// what each tick saw and decided goes to `record`.
-pub async fn lead_alone(config: Config, outside: Outside, record: mpsc::Sender<Line>, stop: CancellationToken) {
-    let (metrics, _registry) = Metrics::new(buildkite::OUTCOMES);
-    let recorder = Recorder::to(record, &config.identity, &metrics);
+/// what each tick saw and decided goes to `record`, if anybody wants it.
+pub async fn lead_alone(
+    config: Config,
+    outside: Outside,
+    metrics: Metrics,
+    record: Option<mpsc::Sender<Line>>,
+    stop: CancellationToken,
+) {
+    let recorder = record.map(|lines| Recorder::to(lines, &config.identity, &metrics)).unwrap_or_default();
     let shared = Shared::new(config, outside, metrics, recorder);
     shared.fence.renewed("alone", shared.clock.mono(), ALONE);
     lead_a_term(&shared, &CancellationToken::new(), &stop).await;
@@ -295,7 +304,10 @@ async fn lead_a_term(shared: &Shared, lost: &CancellationToken, stop: &Cancellat
     let mut term = Term::begin(shared.clone(), writer, reader, announcer, &wake, &mut background);
     while !over() {
         let began = shared.clock.mono();
-        term.tick();
+        let longest = match term.tick() {
+            Next::Soon => TICK_INTERVAL_MAX,
+            Next::Calm => TICK_INTERVAL_CALM,
+        };
         let ended = shared.clock.mono();
         shared.metrics.ticked(ended.saturating_duration_since(began));
         shared.board.ticked(ended);
@@ -304,7 +316,7 @@ async fn lead_a_term(shared: &Shared, lost: &CancellationToken, stop: &Cancellat
             tokio::select! {
                 biased;
                 () = wake.notified() => {}
-                () = tokio::time::sleep_until(began + TICK_INTERVAL_MAX) => {}
+                () = tokio::time::sleep_until(began + longest) => {}
             }
         };
         tokio::select! {

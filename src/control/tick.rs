@@ -56,6 +56,15 @@ const STATUS_INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// A list that takes longer than this hangs; the other namespaces do not wait for it.
 const BEGINNING_MAX: Duration = Duration::from_secs(15);
 
+/// How soon to look again if nothing is heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Something goes on by itself.
+    Soon,
+    /// Nothing does but the hours.
+    Calm,
+}
+
 /// One term of leadership.
 pub struct Term {
     pub(super) shared: Shared,
@@ -104,14 +113,14 @@ impl Term {
         let readings = Readings::begin(&shared, reader.clone(), wake, background);
         let writers = Writers::new(Arc::clone(&writer), reader, shared.clock.clone(), Arc::clone(wake));
         let sweep = HintSweep::new(writer, shared.metrics.clone(), shared.clock.clone());
-        let (pools, overlay, hints) = (BTreeMap::new(), Overlay::default(), HintIndex::default());
+        let (pools, overlay, watches) = (BTreeMap::new(), Overlay::default(), BTreeMap::new());
+        let hints = HintIndex::default();
         let (began, began_at) = (shared.clock.mono(), shared.clock.now());
-        let watches = BTreeMap::new();
         Self { shared, began, began_at, watch, readings, writers, hints, sweep, announcer, pools, overlay, watches }
     }
 
     /// One pass.
-    pub(super) fn tick(&mut self) {
+    pub(super) fn tick(&mut self) -> Next {
         if let Some(jump) = self.shared.clock.anchor() {
             self.shared.metrics.clock_jumped();
             tracing::warn!(seconds = jump.as_secs(), "the wall clock jumped");
@@ -120,23 +129,27 @@ impl Term {
         self.record();
         if self.is_beginning() {
             show::board(self);
-            return;
+            return Next::Soon;
         }
         let (candidates, broken) = self.observe(now);
         self.hints.take_in(&self.watch.namespaces);
         let mut queues = queues::by_key(&candidates, &broken, &mut self.hints);
         queues::watch(&mut queues, &mut self.watches);
         let mut decisions = self.decide(&queues, now);
+        let is_calm = broken.is_empty() && decisions.len() == candidates.len();
+        let is_calm = is_calm && decisions.values().all(Decision::is_calm);
+        let mut is_settled = true;
         for candidate in &candidates {
             let decision = decisions.remove(&candidate.view().uid);
             let companions = queues.get(&candidate.seen.key).map(|queue| queue.companions_of(&candidate.view().name));
-            self.act(candidate, decision.as_ref(), &companions.unwrap_or_default(), now);
+            is_settled &= self.act(candidate, decision.as_ref(), &companions.unwrap_or_default(), now);
         }
         for facts in &broken {
             self.report_broken(facts, now);
         }
-        self.sweep_hints(&queues, now);
+        is_settled &= self.sweep_hints(&queues, now);
         show::board(self);
+        if is_calm && is_settled { Next::Calm } else { Next::Soon }
     }
 
     /// Whether some namespace is still being listed for the first time. A queue may have pools in several, and what those of
@@ -307,10 +320,16 @@ impl Term {
         decisions
     }
 
-    /// Writes what the decision asks for, its memory first.
-    fn act(&mut self, candidate: &Candidate, decision: Option<&Decision>, companions: &[PoolName], now: Timestamp) {
+    /// Writes what the decision asks for, its memory first. Answers whether there was nothing to write.
+    fn act(
+        &mut self,
+        candidate: &Candidate,
+        decision: Option<&Decision>,
+        companions: &[PoolName],
+        now: Timestamp,
+    ) -> bool {
         let view = candidate.view();
-        let Some(state) = self.pools.get_mut(&view.uid) else { return };
+        let Some(state) = self.pools.get_mut(&view.uid) else { return true };
         if decision.is_some_and(|decision| decision.intents.is_empty()) {
             state.refusal = None;
         }
@@ -336,7 +355,7 @@ impl Term {
         }
         if self.shared.config.is_dry_run {
             (state.memory, state.status) = (memory.clone(), status);
-            return;
+            return true;
         }
         let acts = decision.filter(|_| !is_passive).map(|decision| acts(decision, candidate)).unwrap_or_default();
         let has_changed = state.is_status_unsure || status != state.status;
@@ -346,7 +365,7 @@ impl Term {
         let is_early =
             candidate.seen.reading.trouble == Some(Trouble::NotRead) && state.status.get("conditions").is_some();
         if !self.writers.is_free(&view.uid) || (acts.is_empty() && (!has_changed || is_too_soon || is_early)) {
-            return;
+            return acts.is_empty() && !has_changed;
         }
         let about = reference(&view.name, &view.uid);
         let news = conditions::news(state.status.get("conditions"), &verdict.conditions);
@@ -364,6 +383,7 @@ impl Term {
             reason: verdict.decided,
             notices,
         });
+        false
     }
 
     /// A pool that is not valid: everything that is wrong with it, and nothing is touched.
@@ -401,7 +421,8 @@ impl Term {
         });
     }
 
-    fn sweep_hints(&mut self, queues: &BTreeMap<QueueKey, Queue>, now: Timestamp) {
+    /// Deletes what is over. Answers whether there is no hint at all: one that is there may be over at any moment.
+    fn sweep_hints(&mut self, queues: &BTreeMap<QueueKey, Queue>, now: Timestamp) -> bool {
         let (mut all, mut unmatched) = (0, 0);
         self.hints.review(queues, &self.watch.namespaces, now, self.shared.clock.mono());
         for (namespace, review) in self.hints.reviews() {
@@ -413,6 +434,7 @@ impl Term {
             }
         }
         self.shared.metrics.hints(all, unmatched);
+        all == 0
     }
 }
 

@@ -25,9 +25,10 @@ impl Stage {
         match act {
             Act::Start => {
                 self.transcript.say(now, "the controller starts");
-                self.replica.start();
+                self.controller.start();
             }
             Act::State => self.tell_state(now),
+            Act::Frame => self.tell_frame(now),
             Act::Step(step) => self.step(*step, now),
             Act::Job(jobs) => self.submit_next(*jobs, now),
             Act::End => {}
@@ -99,7 +100,7 @@ impl Stage {
         }
         if restart == Some(true) {
             self.transcript.say(now, "the controller is killed");
-            self.replica.kill();
+            self.controller.kill();
             self.start_later();
         }
         self.expect_now(&expect, now);
@@ -132,7 +133,12 @@ impl Stage {
     fn pause(&mut self, queue: &QueueChange, now: Timestamp) {
         let doing = if queue.paused { "is paused" } else { "goes on" };
         self.transcript.say(now, &format!("queue {} {doing}", queue.name));
-        self.beside.pause(&queue.name, queue.paused, now);
+        let pauses = self.around.pauses.entry(queue.name.clone()).or_default();
+        if queue.paused {
+            pauses.push((now, None));
+        } else if let Some((_, until)) = pauses.last_mut() {
+            *until = Some(now);
+        }
         self.world.buildkite().at(now, |world| world.set_paused(CLUSTER, &queue.name, queue.paused, now));
     }
 

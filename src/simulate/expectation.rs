@@ -78,7 +78,7 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
 }
 
 /// Replicas of all Deployments of a pool together.
-fn replicas_of(kubernetes: &Kubernetes, pool: &str) -> u64 {
+pub(super) fn replicas_of(kubernetes: &Kubernetes, pool: &str) -> u64 {
     let deployments = kubernetes.objects(Kind::Deployment, NAMESPACE);
     let of_pool = deployments.iter().filter(|deployment| pool_of(deployment) == Some(pool));
     of_pool.filter_map(|deployment| deployment.pointer("/spec/replicas").and_then(Value::as_u64)).sum()

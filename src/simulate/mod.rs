@@ -12,10 +12,15 @@
 //! bytes; under a running one it is a demonstration.
 
 mod acts;
+mod controller;
 pub mod courier;
+pub mod demo;
 mod expectation;
+pub mod loopback;
+pub mod news;
 pub mod random;
 pub mod replica;
+pub mod speed;
 pub mod stage;
 pub mod story;
 pub mod tally;

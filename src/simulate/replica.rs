@@ -23,6 +23,7 @@ use crate::{
     clock::Clock,
     cluster::{client::Clients, fence::Fence},
     control::{
+        metrics::Metrics,
         record::Line,
         run::{Config, Outside, lead_alone},
     },
@@ -74,8 +75,9 @@ pub struct Replica {
     world: Joined,
     clock: Clock,
     config: Config,
-    record: mpsc::Sender<Line>,
+    record: Option<mpsc::Sender<Line>>,
     kill_point: Arc<KillPoint>,
+    metrics: Metrics,
     running: Option<AbortOnDropHandle<()>>,
 }
 
@@ -85,10 +87,16 @@ impl Replica {
         world: Joined,
         clock: Clock,
         config: Config,
-        record: mpsc::Sender<Line>,
+        record: Option<mpsc::Sender<Line>>,
         kill_point: Arc<KillPoint>,
     ) -> Self {
-        Self { world, clock, config, record, kill_point, running: None }
+        let (metrics, _registry) = Metrics::new(crate::buildkite::OUTCOMES);
+        Self { world, clock, config, record, kill_point, metrics, running: None }
+    }
+
+    /// How many ticks it has made, in all its lives.
+    pub fn ticks(&self) -> u64 {
+        self.metrics.ticks()
     }
 
     /// Where it is killed.
@@ -109,7 +117,13 @@ impl Replica {
         let transport = Transport::new(InProcess(kitepool_world::router(self.world.buildkite().clone())));
         let Ok(buildkite) = Client::new(transport, ENDPOINT, self.config.poll_deadline, clock.clone()) else { return };
         let outside = Outside { clients, fence, buildkite, clock };
-        let life = lead_alone(self.config.clone(), outside, self.record.clone(), CancellationToken::new());
+        let life = lead_alone(
+            self.config.clone(),
+            outside,
+            self.metrics.clone(),
+            self.record.clone(),
+            CancellationToken::new(),
+        );
         self.running = Some(AbortOnDropHandle::new(tokio::spawn(life)));
     }
 

@@ -15,14 +15,18 @@ use kitepool_world::{
 };
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::{
+    controller::{Controller, Ended},
     courier,
+    loopback::{Doors, Loopback},
+    news::{self, Frame, News, Teller},
     replica::{KillPoint, Replica, Side},
-    story::{Events, Jobs, Step, Story},
+    story::{Events, Expectation, Jobs, Step, Story},
     tally::{self, Agents, Summary, Tally},
     transcript::Transcript,
-    verdict::{Beside, Records},
+    verdict::{Circumstances, Records},
 };
 use crate::{clock::Clock, control::record::Line};
 
@@ -41,6 +45,9 @@ const DEFINITION: &str = "agent";
 /// A killed controller is away so long: a pod that is started again takes about that.
 const AWAY: Duration = Duration::from_secs(2);
 
+/// How often it is told how everything stands, where somebody watches: as often as an eye can follow numbers.
+const FRAME_EVERY: Duration = Duration::from_millis(250);
+
 /// What ticks record between two looks of the stage.
 const LINES_MAX: usize = 10_000;
 
@@ -54,6 +61,8 @@ pub(super) enum Act {
     Start,
     /// The state of the pools is told.
     State,
+    /// Whoever watches is told how everything stands.
+    Frame,
     End,
 }
 
@@ -63,7 +72,7 @@ pub struct Stage {
     pub(super) story: Story,
     pub(super) clock: Clock,
     pub(super) acts: Agenda<Act>,
-    pub(super) replica: Replica,
+    pub(super) controller: Controller,
     pub(super) transcript: Transcript,
     pub(super) jobs: BTreeMap<String, Vec<JobId>>,
     pub(super) chance: Chance,
@@ -71,13 +80,15 @@ pub struct Stage {
     tally: Tally,
     records: Records,
     lines: mpsc::Receiver<Line>,
-    pub(super) beside: Beside,
+    pub(super) around: Circumstances,
     controller_writes: u64,
     states: BTreeMap<String, String>,
     /// Whose jobs each pool's are: cluster and queue. Pods of a pool that is gone may still run some.
     queues: BTreeMap<String, (String, String)>,
     /// What was not as the story says.
     pub(super) wrong: Vec<String>,
+    teller: Option<Teller>,
+    stop: CancellationToken,
 }
 
 /// What a story came to.
@@ -100,7 +111,24 @@ impl Stage {
         let world = world(&story, &clock);
         let (record, lines) = mpsc::channel(LINES_MAX);
         let config = super::replica::config(NAMESPACE, story.poll_interval);
-        let replica = Replica::new(world.clone(), clock.clone(), config, record, kill_point);
+        let replica = Replica::new(world.clone(), clock.clone(), config, Some(record), kill_point);
+        Self::with(story, clock, world, Controller::Replica(replica), lines)
+    }
+
+    /// A world for this story that is served on this machine, and the controller as it runs in a cluster, in real time. What
+    /// its ticks see stays with it, so that no invariant is looked at.
+    pub fn on_loopback(mut story: Story, doors: Doors) -> anyhow::Result<Self> {
+        // The controller goes by the machine's clock, so the world does.
+        story.start = Clock::machine().now();
+        let clock = Clock::fixed(story.start);
+        let world = world(&story, &clock);
+        let config = super::replica::config(NAMESPACE, story.poll_interval);
+        let loopback = Loopback::new(doors, &world, &clock, config)?;
+        let (_, lines) = mpsc::channel(1);
+        Ok(Self::with(story, clock, world, Controller::Loopback(loopback), lines))
+    }
+
+    fn with(story: Story, clock: Clock, world: Joined, controller: Controller, lines: mpsc::Receiver<Line>) -> Self {
         let mut acts = Agenda::default();
         let at = |since: Duration| story.start.saturating_add(since).unwrap_or(Timestamp::MAX);
         acts.enter(story.start, Act::Start);
@@ -116,19 +144,36 @@ impl Stage {
             world,
             clock,
             acts,
-            replica,
+            controller,
             end,
             lines,
             story,
             jobs: BTreeMap::new(),
             tally: Tally::default(),
             records: Records::default(),
-            beside: Beside::default(),
+            around: Circumstances::default(),
             controller_writes: 0,
             states: BTreeMap::new(),
             queues: BTreeMap::new(),
             wrong: Vec::new(),
+            teller: None,
+            stop: CancellationToken::new(),
         }
+    }
+
+    /// What happens is told to this reader as it happens.
+    #[must_use]
+    pub fn watched_by(mut self, reader: mpsc::Sender<News>) -> Self {
+        self.teller = Some(Teller::new(reader));
+        self.acts.enter(self.story.start, Act::Frame);
+        self
+    }
+
+    /// The story breaks off at `stop`. What it expects in the end is not asked for then.
+    #[must_use]
+    pub fn until(mut self, stop: CancellationToken) -> Self {
+        self.stop = stop;
+        self
     }
 
     /// Tells the story to its end.
@@ -142,19 +187,26 @@ impl Stage {
             }
             let next = self.world.advance(now);
             self.look(now);
+            self.tell_news();
             if now >= self.end {
-                return self.outcome(now);
+                return self.outcome(now, None).await;
             }
             let next = [next, self.acts.next_at()].into_iter().flatten().min().unwrap_or(self.end);
             let wait = Duration::try_from(next.duration_since(now)).unwrap_or_default();
-            let kill_point = Arc::clone(self.replica.kill_point());
             tokio::select! {
                 biased;
-                () = kill_point.reached() => {
-                    self.replica.kill();
-                    self.transcript.say(self.clock.now(), "the controller is killed");
-                    self.start_later();
-                }
+                () = self.stop.cancelled() => return self.break_off().await,
+                ended = self.controller.ended() => match ended {
+                    Ended::Killed => {
+                        self.controller.kill();
+                        self.transcript.say(self.clock.now(), "the controller is killed");
+                        self.start_later();
+                    }
+                    Ended::Failed(why) => {
+                        let now = self.clock.now();
+                        return self.outcome(now, Some(why)).await;
+                    }
+                },
                 () = self.world.kubernetes().changed() => {}
                 () = tokio::time::sleep(wait) => {}
             }
@@ -173,7 +225,7 @@ impl Stage {
         }
         let carried = courier::carry(&events, &self.world, NAMESPACE, now);
         for event in carried.stored {
-            self.beside.told.entry(event.uuid.clone()).or_default().push(now);
+            self.around.told.entry(event.uuid.clone()).or_default().push(now);
         }
         self.transcript.events(now, events.len(), carried.shed);
     }
@@ -215,21 +267,44 @@ impl Stage {
         self.acts.enter(now.saturating_add(self.story.state_every).unwrap_or(self.end), Act::State);
     }
 
-    fn outcome(mut self, now: Timestamp) -> Outcome {
-        self.replica.kill();
+    /// Tells whoever watches what is new, and in its turn how everything stands.
+    fn tell_news(&mut self) {
+        if let Some(teller) = &mut self.teller {
+            self.transcript.news().for_each(|line| teller.line(line));
+        }
+    }
+
+    pub(super) fn tell_frame(&mut self, now: Timestamp) {
+        let Some(teller) = &self.teller else { return };
+        let since = now.duration_since(self.story.start).unsigned_abs();
+        teller.frame(Frame { since, lasts: self.story.lasts, rows: news::rows(&self.world) });
+        self.acts.enter(later(now, FRAME_EVERY), Act::Frame);
+    }
+
+    async fn break_off(mut self) -> Outcome {
+        let now = self.clock.now();
+        self.world.advance(now);
+        self.look(now);
+        self.transcript.say(now, "broken off");
+        self.story.expect = Expectation { killed: self.story.expect.killed, ..Expectation::default() };
+        self.outcome(now, None).await
+    }
+
+    async fn outcome(mut self, now: Timestamp, failure: Option<String>) -> Outcome {
+        self.tell_frame(now);
+        // All numbers are of this instant: what the controller does while it ends is no part of the story.
+        let summary = self.tally.summary(&self.world, self.controller_writes);
+        self.controller.stop().await;
         // What was recorded up to the end is in the channel.
         while let Ok(line) = self.lines.try_recv() {
             self.records.take_in(line);
         }
-        let mut wrong = self.records.violations(&self.world, &self.beside);
+        let mut wrong = self.records.violations(&self.world, &self.around);
         wrong.extend(self.unexpected());
+        wrong.extend(failure.map(|why| format!("the controller ended: {why}")));
         self.transcript.say(now, "the end");
-        Outcome {
-            summary: self.tally.summary(&self.world, self.controller_writes),
-            writes: self.replica.kill_point().seen(),
-            transcript: self.transcript.into_lines(),
-            wrong,
-        }
+        self.tell_news();
+        Outcome { summary, writes: self.controller.writes(), transcript: self.transcript.into_lines(), wrong }
     }
 }
 
@@ -239,7 +314,7 @@ fn is_controllers(who: &str) -> bool {
 }
 
 /// Everything as it is before the story begins.
-fn world(story: &Story, clock: &Clock) -> Joined {
+pub fn world(story: &Story, clock: &Clock) -> Joined {
     let (seed, start) = (story.seed, story.start);
     let buildkite = Buildkite::new(buildkite_settings(story), seed, start);
     let kubernetes = Kubernetes::new(kubernetes_settings(story), seed, start);

@@ -6,6 +6,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+/// How often the state of pools is told unless a story says otherwise.
+pub const STATE_EVERY: Duration = Duration::from_secs(30);
+
 /// The seed, the world, the pools, and what happens when.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -22,7 +25,7 @@ pub struct Story {
     #[serde(deserialize_with = "span")]
     pub lasts: Duration,
     /// How often the state of a pool is told, if it changed.
-    #[serde(default = "half_a_minute", deserialize_with = "span")]
+    #[serde(default = "state_every", deserialize_with = "span")]
     pub state_every: Duration,
     /// How often each token's metrics are asked for.
     #[serde(default = "ten_seconds", deserialize_with = "span")]
@@ -402,8 +405,8 @@ const fn one_u32() -> u32 {
     1
 }
 
-const fn half_a_minute() -> Duration {
-    Duration::from_secs(30)
+const fn state_every() -> Duration {
+    STATE_EVERY
 }
 
 const fn ten_seconds() -> Duration {

@@ -1,6 +1,6 @@
 //! What happened, a line each: to be read by a person and compared byte by byte.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use kitepool_world::kubernetes::{Verb, Write};
@@ -10,9 +10,13 @@ use serde_json::Value;
 #[derive(Debug, Default)]
 pub struct Transcript {
     start: Timestamp,
-    lines: Vec<(Timestamp, String)>,
+    lines: Vec<Line>,
+    /// How many of them were told as news.
+    told: usize,
     /// What each pool's status said last: conditions by type, and the last decision.
     said: BTreeMap<String, BTreeMap<String, String>>,
+    /// Conditions that are not as they usually are, by pool and type.
+    unusual: BTreeSet<(String, String)>,
     arrived: Arrived,
 }
 
@@ -26,6 +30,14 @@ struct Arrived {
     shed: usize,
 }
 
+#[derive(Debug)]
+struct Line {
+    at: Timestamp,
+    text: String,
+    /// Whether somebody who watches should read it: all is as usual where nothing is said.
+    is_news: bool,
+}
+
 impl Transcript {
     /// One that begins at `start`.
     pub fn new(start: Timestamp) -> Self {
@@ -34,21 +46,33 @@ impl Transcript {
 
     /// All lines in the order of time. What a client wrote is seen a little later than it was written.
     pub fn into_lines(mut self) -> Vec<String> {
-        self.lines.sort_by_key(|(at, _)| *at);
-        self.lines.into_iter().map(|(_, line)| line).collect()
+        self.lines.sort_by_key(|line| line.at);
+        self.lines.into_iter().map(|line| line.text).collect()
+    }
+
+    /// What is new since it was last asked, in the order in which it came in. That a condition is as it usually is belongs to it
+    /// only after it was not.
+    pub fn news(&mut self) -> impl Iterator<Item = &str> {
+        let told = std::mem::replace(&mut self.told, self.lines.len());
+        self.lines.iter().skip(told).filter(|line| line.is_news).map(|line| line.text.as_str())
     }
 
     /// One line.
     pub fn say(&mut self, now: Timestamp, text: &str) {
-        self.lines.push((now, format!("{} {text}", since(self.start, now))));
+        self.note(now, text, true);
+    }
+
+    fn note(&mut self, now: Timestamp, text: &str, is_news: bool) {
+        let text = format!("{} {text}", since(self.start, now));
+        self.lines.push(Line { at: now, text, is_news });
     }
 
     /// Events of so many jobs arrive, and so many of them are shed. Those of one second are told in one line if nothing else
     /// happened between them.
     pub fn events(&mut self, now: Timestamp, jobs: usize, shed: usize) {
         let last = &mut self.arrived;
-        let goes_on = last.jobs > 0 && last.line + 1 == self.lines.len() && now.duration_since(last.at).as_secs() == 0;
-        if goes_on {
+        let is_last = last.jobs > 0 && last.line + 1 == self.lines.len() && last.line >= self.told;
+        if is_last && now.duration_since(last.at).as_secs() == 0 {
             self.lines.pop();
         } else {
             *last = Arrived { at: now, ..Arrived::default() };
@@ -82,24 +106,34 @@ impl Transcript {
     /// What the status of a pool says that it did not say before.
     fn pool_said(&mut self, write: &Write, pool: &Value) {
         let said = self.said.entry(write.name.clone()).or_default();
-        let mut news = Vec::new();
-        let mut note = |key: &str, text: String| {
+        // One line for what is usual, and one for what is not.
+        let (mut usual, mut fresh) = (Vec::new(), Vec::new());
+        let mut note = |key: &str, text: String, is_news: bool| {
             if said.get(key) != Some(&text) {
-                news.push(text.clone());
+                if is_news { &mut fresh } else { &mut usual }.push(text.clone());
                 said.insert(key.to_owned(), text);
             }
         };
         let conditions = pool.pointer("/status/conditions").and_then(Value::as_array);
         for condition in conditions.into_iter().flatten() {
             let [kind, status, reason] = ["type", "status", "reason"].map(|key| text(condition, key));
-            note(kind, format!("{kind}={status} ({reason})"));
+            let key = (write.name.clone(), kind.to_owned());
+            let was_unusual = self.unusual.remove(&key);
+            let is_unusual = !is_usual(kind, status, reason);
+            if is_unusual {
+                self.unusual.insert(key);
+            }
+            note(kind, format!("{kind}={status} ({reason})"), is_unusual || was_unusual);
         }
         if let Some(last) = pool.pointer("/status/lastDecision") {
             let number = |key: &str| last.get(key).and_then(Value::as_i64).unwrap_or_default();
-            note("", format!("{} -> {}: {}", number("from"), number("to"), text(last, "reason")));
+            let decision = format!("{} -> {}: {}", number("from"), number("to"), text(last, "reason"));
+            note("", decision, true);
         }
-        if !news.is_empty() {
-            self.say(write.at, &format!("  {}: {}", write.name, news.join(", ")));
+        for (words, is_news) in [(usual, false), (fresh, true)] {
+            if !words.is_empty() {
+                self.note(write.at, &format!("  {}: {}", write.name, words.join(", ")), is_news);
+            }
         }
     }
 
@@ -108,7 +142,17 @@ impl Transcript {
         let count = event.pointer("/series/count").and_then(Value::as_u64);
         let again = count.map(|count| format!(" ({count} times)")).unwrap_or_default();
         let (reason, note) = (text(event, "reason"), text(event, "note"));
-        self.say(write.at, &format!("  Event {reason} on {about}{again}: {note}"));
+        // Whoever watches has just read the same in a condition or a decision.
+        self.note(write.at, &format!("  Event {reason} on {about}{again}: {note}"), false);
+    }
+}
+
+/// Whether a condition is so when all is well, and in the first seconds of a controller.
+fn is_usual(kind: &str, status: &str, reason: &str) -> bool {
+    match kind {
+        "Ready" => status == "True",
+        "LoadFresh" => status == "True" || reason == "NotRead",
+        _ => status == "False",
     }
 }
 

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_path_to_error::Segment;
 
-use crate::{AgentPool, AgentPoolSpec, Problem, definitions::pool_schema, problem::nearest};
+use crate::{AgentPool, AgentPoolSpec, Problem, definitions::pool_schema, problem::nearest, validate};
 
 /// The version and kind of what is read here.
 const API_VERSION: &str = "kitepool.dev/v1alpha1";
@@ -57,7 +57,8 @@ pub fn parse_strict(object: DynamicObject) -> Result<AgentPool, Vec<Problem>> {
     }
 }
 
-/// The pools of a YAML file, as strict as [`parse_strict`]: documents, or lists as `kubectl get -o yaml` prints them.
+/// The pools of a YAML file: documents, or lists as `kubectl get -o yaml` prints them. As strict as [`parse_strict`] about
+/// their shape, and nothing stands against what they mean.
 pub fn read_pools(yaml: &str) -> Result<Vec<AgentPool>, Vec<Problem>> {
     let documents: Vec<Value> = serde_saphyr::from_multiple(yaml)
         .map_err(|error| vec![Problem::new("the file", format!("it is no YAML: {error}"), "mend it there")])?;
@@ -66,6 +67,7 @@ pub fn read_pools(yaml: &str) -> Result<Vec<AgentPool>, Vec<Problem>> {
         let name = object.pointer("/metadata/name").and_then(Value::as_str).map(str::to_owned);
         let place = name.map_or_else(|| format!("object {}", index + 1), |name| format!("AgentPool {name}"));
         let pool = read::<DynamicObject>(object, "").and_then(parse_strict);
+        let pool = pool.and_then(|pool| validate(&pool).map(|_| pool));
         match pool {
             Ok(pool) => {
                 if !seen.insert((pool.metadata.namespace.clone(), pool.metadata.name.clone())) {
@@ -333,5 +335,16 @@ mod tests {
         )
         .unwrap_err();
         assert_eq!(problems[0].path, "AgentPool x: spec.queue");
+    }
+
+    #[test]
+    fn a_file_hears_of_shape_and_meaning_of_all_pools_together() {
+        let (mut shape, mut meaning) = (valid_manifest("a"), valid_manifest("b"));
+        shape["spec"]["scalling"] = json!({});
+        meaning["spec"]["scaling"] = json!({ "min": 5, "max": 3 });
+        let list = json!({ "apiVersion": "v1", "kind": "List", "items": [shape, meaning] });
+        let problems = read_pools(&list.to_string()).unwrap_err();
+        let paths: Vec<&str> = problems.iter().map(|problem| problem.path.as_str()).collect();
+        assert_eq!(paths, ["AgentPool a: spec.scalling", "AgentPool b: spec.scaling.min"]);
     }
 }

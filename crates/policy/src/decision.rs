@@ -147,6 +147,14 @@ pub struct Report {
     pub entries: Vec<Entry>,
 }
 
+impl Decision {
+    /// Whether the same would be decided for as long as nothing is heard: nothing to do, and nothing that ends with time. A
+    /// schedule's hour and a hint's expiry aside.
+    pub fn is_calm(&self) -> bool {
+        self.intents.is_empty() && !self.report.entries.iter().any(|entry| entry.reason.ends_with_time())
+    }
+}
+
 impl Report {
     /// The entry that explains the decision best: the last step that held the number back or pushed it, else the jobs.
     pub fn deciding(&self) -> Option<&Entry> {

@@ -151,6 +151,27 @@ impl Reason {
         )
     }
 
+    /// Whether this ends by itself in a while, so that looking again pays although nobody says that anything changed. What
+    /// pods, readings and people end is told of.
+    pub const fn ends_with_time(&self) -> bool {
+        matches!(
+            self,
+            Self::WindowHolds { .. }
+                | Self::RaisedAgain { .. }
+                | Self::UpCooldown { .. }
+                | Self::DownCooldown { .. }
+                | Self::UpStep { .. }
+                | Self::DownStep { .. }
+                | Self::PodsFailing { .. }
+                | Self::NodesAwaited { .. }
+                | Self::InMotion { .. }
+                | Self::ReadingPredatesChange { .. }
+                | Self::TooYoung { .. }
+                | Self::Rolling { .. }
+                | Self::RollWaitsForReady { .. }
+        )
+    }
+
     /// Whether this keeps idle pods for as long as something outside of the policy lasts: an excuse that no clock of ours
     /// ends.
     pub const fn waits_for_others(&self) -> bool {

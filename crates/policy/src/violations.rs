@@ -15,6 +15,7 @@ use crate::{
     check::{Invariant, Violation, check},
     decision::{Decision, Intent, Reason, StepName},
     limits::Bounds,
+    memory::Memory,
     observation::{PoolObservation, QueueObservation},
     schedule,
     spec::{Mode, PoolName, PoolSpec, Step},
@@ -146,6 +147,8 @@ struct Stretch {
     below: Off,
     above: Off,
     longest_gap: Duration,
+    /// What was to be remembered a tick ago.
+    memory: Memory,
 }
 
 /// How long a pool has been off what is wanted without an excuse, and how far it was at the most.
@@ -182,6 +185,7 @@ impl Course {
                 below: Off::default(),
                 above: Off::default(),
                 longest_gap: Duration::ZERO,
+                memory: moment.pool.memory.clone(),
             });
         }
         self.stretch.as_mut()?.go_on(moment)
@@ -193,6 +197,9 @@ impl Stretch {
         let gap = elapsed(self.last, moment.now);
         (self.last, self.target) = (moment.now, moment.decision.target);
         self.longest_gap = self.longest_gap.max(gap);
+        // A window counts from when the fall of the want was recorded; until then each tick sees it for the first time.
+        let is_remembered = self.memory == moment.pool.memory;
+        self.memory.clone_from(&moment.decision.memory);
 
         let (wanted, target) = (self.wanted, self.target);
         match target.cmp(&wanted) {
@@ -206,7 +213,8 @@ impl Stretch {
                 self.below = Off::default();
                 let farthest = self.above.farthest.map_or(target, |farthest| farthest.max(target));
                 // A roll's surge is no waste.
-                let is_excused = moment.pool.is_rolling() || moment.reasons().any(Reason::waits_for_others);
+                let waits = moment.pool.is_rolling() || moment.reasons().any(Reason::waits_for_others);
+                let is_excused = waits || !is_remembered;
                 self.above.go_on(gap, is_excused, farthest);
             }
         }

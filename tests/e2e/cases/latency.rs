@@ -29,7 +29,6 @@ const WITHIN_MILLISECONDS: f64 = 1000.0;
 #[ignore = "needs the control plane: tests/e2e/run"]
 async fn a_hint_is_answered_by_a_scale_within_a_second() {
     case("latency", Duration::from_mins(8), async |case| {
-        case.takes_hints().await;
         let flags = [
             "--namespace",
             &case.namespace,
@@ -47,7 +46,7 @@ async fn a_hint_is_answered_by_a_scale_within_a_second() {
         for queue in &queues {
             case.reaches(queue, 1, SOON).await;
         }
-        tokio::time::sleep(PAUSE).await;
+        case.takes_hints().await;
 
         let measured =
             join_all(queues.iter().zip(0..).map(|(queue, number)| rounds(case, &replica, queue, number))).await;

@@ -23,7 +23,7 @@ fn falsified(case: &Case, falsify: impl FnOnce(&mut Records)) -> String {
 /// A shrink that takes all pods, two of which have a job; the books say so as well.
 fn take_all(records: &mut Records) {
     let mut taken = 0;
-    for decision in records.lines_mut().flat_map(|line| &mut line.decisions) {
+    for decision in records.ticks_mut().flat_map(|tick| &mut tick.decisions) {
         for intent in &mut decision.intents {
             if let Intent::Scale { generation, from, to } = intent
                 && to < from
@@ -39,7 +39,7 @@ fn take_all(records: &mut Records) {
 
 /// Two more agents are wanted than were ever asked for.
 fn want_more(records: &mut Records) {
-    for decision in records.lines_mut().flat_map(|line| &mut line.decisions) {
+    for decision in records.ticks_mut().flat_map(|tick| &mut tick.decisions) {
         let spare = decision.report.entries.iter_mut().find(|entry| entry.step == StepName::Spare);
         spare.expect("a step").output += 2;
     }
@@ -47,7 +47,7 @@ fn want_more(records: &mut Records) {
 
 /// No reading was there to go by.
 fn forget_readings(records: &mut Records) {
-    records.lines_mut().for_each(|line| line.observation.reading.last_good = None);
+    records.ticks_mut().for_each(|tick| tick.queue.reading.last_good = None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,8 +16,8 @@ use super::{
     control_plane::{self, Access},
     controller::{Controller, Launch, tail},
     deployments::template,
-    disturbance::{KillPoint, Side},
     history::History,
+    kill_points::{Alive, KillPlan, Side, Victims},
     pools::DEFINITION,
     proxy::Proxy,
     records::{self, Records},
@@ -44,6 +44,7 @@ pub(crate) struct Replica {
     pub(crate) controller: Controller,
     pub(crate) proxy: Proxy,
     launch: Launch,
+    alive: Alive,
 }
 
 /// Runs one case on the shared cluster. `name` is short: it becomes part of the namespace's name.
@@ -120,14 +121,14 @@ impl Case {
     pub(crate) async fn replica(&self, identity: &str, more: &[&str]) -> Replica {
         let proxy = Proxy::start(&self.access).await;
         let launch = self.launch(identity, &proxy, more);
-        Replica { controller: Controller::start(&launch), proxy, launch }
+        Replica::start(launch, proxy)
     }
 
     /// Starts one without the flags of every case but the lease's, for those that set them otherwise.
     pub(crate) async fn bare_replica(&self, identity: &str, flags: &[&str]) -> Replica {
         let proxy = Proxy::start(&self.access).await;
         let launch = Launch { bare: true, ..self.launch(identity, &proxy, flags) };
-        Replica { controller: Controller::start(&launch), proxy, launch }
+        Replica::start(launch, proxy)
     }
 
     /// How a controller is started here, for those that want to change something of it.
@@ -204,18 +205,24 @@ impl Case {
 }
 
 impl Replica {
-    /// Starts the killed controller again, as the kubelet restarts a container: in the same pod, so under the same name.
-    pub(crate) fn start_again(&mut self) {
-        self.controller.kill();
-        self.controller = Controller::start(&self.launch);
+    fn start(launch: Launch, proxy: Proxy) -> Self {
+        let controller = Controller::start(&launch);
+        let alive = Alive::new(Some(controller.pid()).into());
+        Self { controller, proxy, launch, alive }
     }
 
-    /// Kills the controller at one of its next writes, counted from one.
-    pub(crate) fn kill_at(&self, number: usize, side: Side) {
-        let pid = self.controller.pid();
-        // It may have been killed already, by an earlier request on another connection.
-        let kill = move || rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap_or_default();
-        self.proxy.kill_at(KillPoint { number, side, kill: Box::new(kill) });
+    /// Starts the killed controller again, as the kubelet restarts a container: in the same pod, so under the same name.
+    pub(crate) fn start_again(&mut self) {
+        // Nobody else may kill what is waited for here: its number may belong to another process the next moment.
+        *self.alive.lock().expect("no panic while it is held") = None;
+        self.controller.kill();
+        self.controller = Controller::start(&self.launch);
+        *self.alive.lock().expect("no panic while it is held") = Some(self.controller.pid());
+    }
+
+    /// Kills the controller at these writes, each life at the first one that comes up.
+    pub(crate) fn kill_at(&self, side: Side, victims: Victims) {
+        self.proxy.kill(KillPlan::new(side, victims, Alive::clone(&self.alive)));
     }
 }
 

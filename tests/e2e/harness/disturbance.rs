@@ -1,9 +1,11 @@
 //! What the proxy does to requests besides passing them on.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeSet, fmt, time::Duration};
 
 use hyper::Method;
 use jiff::Timestamp;
+
+use super::kill_points::{KillPlan, Strike, Write};
 
 /// One request of the controller.
 #[derive(Debug, Clone)]
@@ -63,29 +65,12 @@ pub(crate) enum Treatment {
     LoseAnswer,
 }
 
-/// On which side of a write the controller dies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Side {
-    /// The write is never passed on.
-    Before,
-    /// The write is passed on; its answer is not.
-    After,
-}
-
-/// Kills the controller at one of its writes, counted from one.
-pub(crate) struct KillPoint {
-    pub(crate) number: usize,
-    pub(crate) side: Side,
-    pub(crate) kill: Box<dyn FnOnce() + Send>,
-}
-
 /// What the proxy has been told.
 #[derive(Default)]
 pub(crate) struct Orders {
     /// Which requests, what is done to them, and how often still.
     treatments: Vec<(Which, Treatment, usize)>,
-    kill: Option<KillPoint>,
-    writes: usize,
+    kill: Option<KillPlan>,
 }
 
 impl Orders {
@@ -98,10 +83,13 @@ impl Orders {
         self.kill = None;
     }
 
-    /// Counts writes from here on and kills at one of them.
-    pub(crate) fn kill_at(&mut self, point: KillPoint) {
-        self.writes = 0;
-        self.kill = Some(point);
+    pub(crate) fn kill(&mut self, plan: KillPlan) {
+        self.kill = Some(plan);
+    }
+
+    /// The writes at which the controller was killed so far.
+    pub(crate) fn killed(&self) -> BTreeSet<Write> {
+        self.kill.as_ref().map(KillPlan::killed).unwrap_or_default()
     }
 
     pub(crate) fn treatment(&mut self, method: &Method, path: &str) -> Option<Treatment> {
@@ -111,13 +99,11 @@ impl Orders {
         Some(*treatment)
     }
 
-    /// Counts the request if it is a write; answers the kill point if this is the one.
-    pub(crate) fn kill_point(&mut self, method: &Method, path: &str) -> Option<KillPoint> {
+    /// Whether this request is the end of the controller that sends it.
+    pub(crate) fn strike(&mut self, method: &Method, path: &str, body: &str) -> Option<Strike> {
         if !is_write(method, path) {
             return None;
         }
-        self.writes += 1;
-        let writes = self.writes;
-        self.kill.take_if(|point| point.number == writes)
+        self.kill.as_mut()?.strikes(method, path, body)
     }
 }

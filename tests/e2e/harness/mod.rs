@@ -8,6 +8,7 @@ pub(crate) mod controller;
 pub(crate) mod deployments;
 pub(crate) mod disturbance;
 pub(crate) mod history;
+pub(crate) mod kill_points;
 pub(crate) mod pools;
 pub(crate) mod proxy;
 pub(crate) mod records;

@@ -4,6 +4,7 @@
 //! to the controller what a connection is that the network lost.
 
 use std::{
+    collections::BTreeSet,
     io,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard},
@@ -22,7 +23,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     control_plane::Access,
-    disturbance::{KillPoint, Orders, Record, Side, Treatment, Which},
+    disturbance::{Orders, Record, Treatment, Which},
+    kill_points::{KillPlan, Side, Strike, Write},
 };
 
 /// The API server takes nothing larger.
@@ -86,8 +88,13 @@ impl Proxy {
         self.orders().clear();
     }
 
-    pub(crate) fn kill_at(&self, point: KillPoint) {
-        self.orders().kill_at(point);
+    pub(crate) fn kill(&self, plan: KillPlan) {
+        self.orders().kill(plan);
+    }
+
+    /// The writes at which the controller was killed so far.
+    pub(crate) fn killed(&self) -> BTreeSet<Write> {
+        self.orders().killed()
     }
 
     pub(crate) fn records(&self) -> Vec<Record> {
@@ -140,12 +147,13 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> io::Result<Res
     let (head, body) = request.into_parts();
     let path = head.uri.path_and_query().map_or_else(String::new, ToString::to_string);
     let body = to_bytes(Body::new(body), BODY_BYTES_MAX).await.map_err(io::Error::other)?;
+    let text = String::from_utf8_lossy(&body).into_owned();
     let record = Record {
         at: Timestamp::now(),
         answered: None,
         method: head.method.clone(),
         path: path.clone(),
-        body: String::from_utf8_lossy(&body).into_owned(),
+        body: text.clone(),
         status: None,
         failure: None,
     };
@@ -155,17 +163,17 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> io::Result<Res
         records.len() - 1
     };
 
-    let (kill, treatment) = {
+    let (strike, treatment) = {
         let mut orders = state.orders();
-        (orders.kill_point(&head.method, &path), orders.treatment(&head.method, &path))
+        (orders.strike(&head.method, &path, &text), orders.treatment(&head.method, &path))
     };
     match treatment {
         Some(Treatment::Refuse) => return Err(lost()),
         Some(Treatment::Delay(delay)) => tokio::time::sleep(delay).await,
         Some(Treatment::LoseAnswer) | None => {}
     }
-    if let Some(KillPoint { side: Side::Before, kill, .. }) = kill {
-        kill();
+    if let Some(strike @ Strike { side: Side::Before, .. }) = strike {
+        strike.carry_out();
         return Err(lost());
     }
     let mut headers = head.headers;
@@ -185,8 +193,8 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> io::Result<Res
         record.answered = Some(Timestamp::now());
         record.status = Some(answer.status().as_u16());
     }
-    if let Some(KillPoint { kill, .. }) = kill {
-        kill();
+    if let Some(strike) = strike {
+        strike.carry_out();
         return Err(lost());
     }
     if treatment == Some(Treatment::LoseAnswer) {

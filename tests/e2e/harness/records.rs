@@ -26,7 +26,7 @@ struct Thread {
 /// All records of a case, the terms in the order of time.
 #[derive(Debug, Default)]
 pub(crate) struct Records {
-    threads: BTreeMap<Thread, Vec<Line>>,
+    threads: BTreeMap<Thread, Vec<Tick>>,
     lost: u64,
 }
 
@@ -66,37 +66,33 @@ impl Records {
         for line in lines {
             part += usize::from(line.lost > 0);
             self.lost += line.lost;
-            let thread = Thread { term: line.term, identity: line.identity.clone(), queue: line.queue.clone(), part };
-            self.threads.entry(thread).or_default().push(line);
+            let thread = Thread { term: line.term, identity: line.identity, queue: line.queue, part };
+            let ticks = self.threads.entry(thread).or_default();
+            let as_before = || {
+                let before = ticks.last().expect("a line that repeats another comes after it");
+                (before.queue.clone(), before.decisions.clone())
+            };
+            let (queue, decisions) = line.seen.map_or_else(as_before, |seen| (seen.observation, seen.decisions));
+            // The simulated Buildkite is told what to say, and nobody tells when that becomes true.
+            ticks.push(Tick { now: line.now, queue, decisions, truth: None });
         }
     }
 
-    /// Every line, term by term.
-    pub(crate) fn lines_mut(&mut self) -> impl Iterator<Item = &mut Line> {
+    /// Every tick, term by term.
+    pub(crate) fn ticks_mut(&mut self) -> impl Iterator<Item = &mut Tick> {
         self.threads.values_mut().flatten()
     }
 
     /// What was violated, each with the term that it happened in.
     pub(crate) fn violations(&self) -> Vec<String> {
-        let in_thread = |(thread, lines): (&Thread, &Vec<Line>)| {
+        let in_thread = |(thread, ticks): (&Thread, &Vec<Tick>)| {
             let Thread { term, identity, queue, .. } = thread;
             let about = format!("queue {queue}, led by {identity} since {term}");
-            let found = kitepool_policy::violations(&history(lines));
+            let found = kitepool_policy::violations(&History { ticks: ticks.clone() });
             found.into_iter().map(move |violation| format!("{violation} ({about})")).collect::<Vec<_>>()
         };
         self.threads.iter().flat_map(in_thread).collect()
     }
-}
-
-fn history(lines: &[Line]) -> History {
-    let tick = |line: &Line| Tick {
-        now: line.now,
-        queue: line.observation.clone(),
-        decisions: line.decisions.clone(),
-        // The simulated Buildkite is told what it says, and nobody tells it when; what truly was so nobody knows.
-        truth: None,
-    };
-    History { ticks: lines.iter().map(tick).collect() }
 }
 
 impl fmt::Display for Records {

@@ -16,6 +16,8 @@ mod closed_loop;
 #[cfg(test)]
 mod demand;
 #[cfg(test)]
+mod history;
+#[cfg(test)]
 mod ledger;
 #[cfg(test)]
 mod limits;

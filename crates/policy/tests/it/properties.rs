@@ -126,12 +126,7 @@ proptest! {
             growth_ends_at_max(&queue, decision);
             every_step_says_what_it_did(decision);
         }
-        the_order_of_pools_changes_nothing(queue, &decisions);
-    }
-
-    #[test]
-    fn whatever_is_observed_deciding_again_decides_nothing_new(queue in arbitrary::queue()) {
-        let decisions = decide(&queue, at(0));
+        the_order_of_pools_changes_nothing(queue.clone(), &decisions);
         deciding_again_without_acting_decides_the_same(queue.clone(), &decisions);
         deciding_again_after_acting_changes_nothing(queue);
     }

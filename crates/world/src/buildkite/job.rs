@@ -165,9 +165,9 @@ impl Job {
         Some(between(self.runnable_at?, self.started_at?))
     }
 
-    /// The concurrency group that it belongs to.
-    pub fn group(&self) -> Option<&str> {
-        self.concurrency.as_ref().map(|concurrency| concurrency.group.as_str())
+    /// Whether it is in a concurrency group, behind which it counts as scheduled and cannot run.
+    pub const fn is_grouped(&self) -> bool {
+        self.concurrency.is_some()
     }
 
     /// How it ended, if it did.
