@@ -61,7 +61,8 @@ impl HintSweep {
                 return;
             }
             let key = (namespace.to_owned(), name.clone(), uid.clone());
-            if !self.done.contains(&key) && self.going.insert(key.clone()) {
+            // What is over was listed a moment ago, and some of it may have gone since.
+            if is_shown(&key) && !self.done.contains(&key) && self.going.insert(key.clone()) {
                 self.running.spawn(delete(Arc::clone(&self.writer), self.metrics.clone(), key));
             }
         }

@@ -296,7 +296,8 @@ async fn lead_a_term(shared: &Shared, lost: &CancellationToken, stop: &Cancellat
     }
     let wake = Arc::new(Notify::new());
     let writer = Writer::new(shared.clients.write.clone(), shared.config.write_budget, shared.clock.clone());
-    let (announcer, publishing) = Announcer::new(shared.clients.write.clone(), &shared.config.identity);
+    let (announcer, publishing) =
+        Announcer::new(shared.clients.write.clone(), &shared.config.identity, shared.clock.clone());
     let mut background = JoinSet::new();
     background.spawn(publishing);
     let reader = Reader::new(shared.clients.read.clone());

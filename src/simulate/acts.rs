@@ -2,15 +2,22 @@
 
 use jiff::Timestamp;
 use kitepool_world::{
-    Fault, Route, Token,
+    Fault, Route,
     buildkite::{Concurrency, JobId, NewJob},
     kubernetes::{Kind, PodFault, WatchEnd},
 };
 use serde_json::{Value, json};
 
 use super::{
-    stage::{Act, CLUSTER, NAMESPACE, Stage, TOKEN, definition, delivery, later, pool_manifest, put},
-    story::{ForeignScale, ImageFault, ImageProblem, Jobs, PoolChange, QueueChange, RouteChange, Step, TokenChange},
+    expectation::pool_of,
+    stage::{
+        Act, CLUSTER, NAMESPACE, SECRET, Stage, TOKEN, definition, delivery, later, let_in, pool_manifest, put,
+        write_token,
+    },
+    story::{
+        ForeignScale, ImageFault, ImageProblem, Jobs, NodesChange, PoolChange, QueueChange, RouteChange, SecretChange,
+        Step, TokenChange,
+    },
 };
 
 impl Stage {
@@ -39,14 +46,17 @@ impl Stage {
             buildkite,
             events,
             token,
+            secret,
             scale,
             pool,
             image,
             fault,
             unschedulable,
+            nodes,
             lose_node,
             cut_watches,
             restart,
+            expect,
         } = step;
         if let Some(text) = say {
             self.transcript.say(now, &format!("* {text}"));
@@ -69,6 +79,11 @@ impl Stage {
         if let Some(change) = token {
             self.change_token(change, now);
         }
+        if let Some(SecretChange { name, token }) = secret {
+            let (name, token) = (name.as_deref().unwrap_or(SECRET), token.as_deref().unwrap_or(TOKEN));
+            self.transcript.say(now, &format!("the Secret {name} holds {token}"));
+            write_token(&self.world, name, token, now);
+        }
         if let Some(scale) = scale {
             self.scale(&scale, now);
         }
@@ -79,17 +94,7 @@ impl Stage {
             self.transcript.say(now, &format!("the pod definition has image {image}"));
             put(&self.world, definition(&image), now);
         }
-        if let Some(fault) = fault {
-            self.change_image(&fault, now);
-        }
-        if let Some(is_so) = unschedulable {
-            self.transcript.say(now, if is_so { "pods find no node" } else { "pods find nodes again" });
-            self.world.kubernetes().with(now, |world| world.set_unschedulable(NAMESPACE, is_so, now));
-        }
-        if let Some(node) = lose_node {
-            self.transcript.say(now, &format!("node {node} is lost"));
-            self.world.kubernetes().with(now, |world| world.lose_node(&node, now));
-        }
+        self.break_cluster(fault, unschedulable, nodes, lose_node, now);
         if cut_watches == Some(true) {
             self.cut_watches(now);
         }
@@ -97,6 +102,31 @@ impl Stage {
             self.transcript.say(now, "the controller is killed");
             self.controller.kill();
             self.start_later();
+        }
+        self.expect_now(&expect, now);
+    }
+
+    fn break_cluster(
+        &mut self,
+        fault: Option<ImageFault>,
+        unschedulable: Option<bool>,
+        nodes: Option<NodesChange>,
+        lose_node: Option<String>,
+        now: Timestamp,
+    ) {
+        if let Some(fault) = fault {
+            self.change_image(&fault, now);
+        }
+        if let Some(is_so) = unschedulable {
+            self.transcript.say(now, if is_so { "pods find no node" } else { "pods find nodes again" });
+            self.world.kubernetes().with(now, |world| world.set_unschedulable(NAMESPACE, is_so, now));
+        }
+        if let Some(change) = nodes {
+            self.change_nodes(&change, now);
+        }
+        if let Some(node) = lose_node {
+            self.transcript.say(now, &format!("node {node} is lost"));
+            self.world.kubernetes().with(now, |world| world.lose_node(&node, now));
         }
     }
 
@@ -110,6 +140,13 @@ impl Stage {
             *until = Some(now);
         }
         self.world.buildkite().at(now, |world| world.set_paused(CLUSTER, &queue.name, queue.paused, now));
+    }
+
+    fn change_nodes(&mut self, change: &NodesChange, now: Timestamp) {
+        let NodesChange { label, value, are_there } = change;
+        let there = if *are_there { "nodes again" } else { "no nodes any more" };
+        self.transcript.say(now, &format!("there are {there} with {label}={value}"));
+        self.world.kubernetes().with(now, |world| world.set_lacking((label, value), !are_there, now));
     }
 
     fn change_image(&mut self, fault: &ImageFault, now: Timestamp) {
@@ -134,7 +171,8 @@ impl Stage {
     fn submit(&mut self, jobs: Jobs, now: Timestamp) {
         let pace = jobs.every.map(|every| format!(", one each {}", humantime::format_duration(every)));
         let rules = if jobs.rules.is_empty() { String::new() } else { format!(" ({})", jobs.rules.join(", ")) };
-        let text = format!("{} jobs for {}{rules}{}", jobs.count, jobs.queue, pace.unwrap_or_default());
+        let of = jobs.cluster.as_deref().map(|cluster| format!(" of {cluster}")).unwrap_or_default();
+        let text = format!("{} jobs for {}{of}{rules}{}", jobs.count, jobs.queue, pace.unwrap_or_default());
         self.transcript.say(now, &text);
         if jobs.every.is_some() {
             self.submit_next(jobs, now);
@@ -199,9 +237,13 @@ impl Stage {
         let text = cluster
             .as_deref()
             .map_or_else(|| "is revoked".to_owned(), |cluster| format!("belongs to {organization}/{cluster}"));
-        self.transcript.say(now, &format!("the token {text}"));
-        let identity = cluster.map(|cluster| Token::new(&organization, Some(&cluster)));
-        self.world.buildkite().set_token(token.as_deref().unwrap_or(TOKEN), identity);
+        let which = token.as_deref().map(|token| format!(" {token}")).unwrap_or_default();
+        self.transcript.say(now, &format!("the token{which} {text}"));
+        let token = token.as_deref().unwrap_or(TOKEN);
+        match cluster {
+            Some(cluster) => let_in(&self.world, token, &organization, &cluster),
+            None => self.world.buildkite().set_token(token, None),
+        }
     }
 
     fn scale(&mut self, scale: &ForeignScale, now: Timestamp) {
@@ -211,10 +253,7 @@ impl Stage {
             let deployments = world.objects(Kind::Deployment, NAMESPACE);
             let newest = deployments
                 .iter()
-                .filter(|deployment| {
-                    let labels = deployment.pointer("/metadata/labels");
-                    labels.and_then(|labels| labels.get(kitepool_api::POOL_LABEL)).and_then(Value::as_str) == Some(pool)
-                })
+                .filter(|deployment| pool_of(deployment) == Some(pool))
                 .filter_map(|deployment| {
                     let text = |path: &str| deployment.pointer(path).and_then(Value::as_str).map(str::to_owned);
                     Some((text("/metadata/creationTimestamp")?, text("/metadata/name")?))

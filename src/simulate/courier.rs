@@ -16,22 +16,21 @@ const SOURCE: &str = "simulated";
 const BATCH_MAX: usize = 100;
 
 /// What became of events.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct Carried {
+#[derive(Debug, Default, Clone)]
+pub struct Carried<'a> {
     /// Stored, or there already.
-    pub stored: u64,
-    /// Refused, by a full quota for one.
-    pub shed: u64,
+    pub stored: Vec<&'a JobEvent>,
+    /// How many were refused, by a full quota for one.
+    pub shed: usize,
 }
 
 /// Stores what these events tell of.
-pub fn carry(events: &[JobEvent], world: &Joined, namespace: &str, now: Timestamp) -> Carried {
+pub fn carry<'a>(events: &'a [JobEvent], world: &Joined, namespace: &str, now: Timestamp) -> Carried<'a> {
     let mut carried = Carried::default();
     for batch in events.chunks(BATCH_MAX) {
         let jobs = batch.iter().map(job).collect();
-        let told = u64::try_from(batch.len()).unwrap_or(u64::MAX);
         let Ok(hint) = JobHint::of_jobs(SOURCE, jobs) else { continue };
-        if create(&hint, world, namespace, now) { carried.stored += told } else { carried.shed += told }
+        if create(&hint, world, namespace, now) { carried.stored.extend(batch) } else { carried.shed += batch.len() }
     }
     carried
 }

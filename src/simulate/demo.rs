@@ -64,6 +64,7 @@ pub fn story_of(pools: &[AgentPool], seed: u64) -> Story {
         seed,
         start: jiff::Timestamp::UNIX_EPOCH,
         lasts: LASTS,
+        state_every: super::story::STATE_EVERY,
         poll_interval: POLL,
         buildkite: BuildkiteSide {
             ping: Some(PING),

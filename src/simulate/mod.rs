@@ -15,6 +15,7 @@ mod acts;
 mod controller;
 pub mod courier;
 pub mod demo;
+mod expectation;
 pub mod loopback;
 pub mod news;
 pub mod random;

@@ -10,7 +10,8 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::{
-    stage::{CLUSTER, NAMESPACE, replicas_of},
+    expectation::replicas_of,
+    stage::{CLUSTER, NAMESPACE},
     tally::{self, Agents},
 };
 

@@ -47,6 +47,7 @@ pub fn story(seed: u64, start: Timestamp) -> Story {
         seed,
         start,
         lasts: LASTS,
+        state_every: super::story::STATE_EVERY,
         poll_interval: Duration::from_secs(10),
         buildkite: BuildkiteSide {
             ping: draw.one_of(&[None, Some(Duration::from_secs(2)), Some(Duration::from_secs(10))]),

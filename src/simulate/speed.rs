@@ -60,7 +60,7 @@ impl Story {
     /// The same, so many times as fast.
     #[must_use]
     pub fn at(mut self, speed: Speed) -> Self {
-        for span in [&mut self.lasts, &mut self.poll_interval] {
+        for span in [&mut self.lasts, &mut self.state_every, &mut self.poll_interval] {
             *span = speed.of(*span);
         }
         hasten_buildkite(&mut self.buildkite, speed);

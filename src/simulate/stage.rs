@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use kitepool_world::{
     Agenda, Chance, Joined, Token,
     buildkite::{Buildkite, Delivery, JobId, NumbersAge, PickUp, Spread},
-    kubernetes::{Delay, Kind, Kubernetes},
+    kubernetes::{Delay, Kind, Kubernetes, Readiness},
 };
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -38,15 +38,12 @@ pub const CLUSTER: &str = "0197a1b2-0000-4000-8000-000000000001";
 /// See [`CLUSTER`].
 pub const TOKEN: &str = "bkct_simulated";
 /// The Secret that it lies in.
-const SECRET: &str = "buildkite-agent-token";
+pub(super) const SECRET: &str = "buildkite-agent-token";
 /// The pod definition that is always there.
 const DEFINITION: &str = "agent";
 
 /// A killed controller is away so long: a pod that is started again takes about that.
 const AWAY: Duration = Duration::from_secs(2);
-
-/// How often the state of a pool is told, if it changed.
-const STATE_EVERY: Duration = Duration::from_secs(30);
 
 /// How often it is told how everything stands, where somebody watches: as often as an eye can follow numbers.
 const FRAME_EVERY: Duration = Duration::from_millis(250);
@@ -86,7 +83,10 @@ pub struct Stage {
     pub(super) around: Circumstances,
     controller_writes: u64,
     states: BTreeMap<String, String>,
-    shed: u64,
+    /// Whose jobs each pool's are: cluster and queue. Pods of a pool that is gone may still run some.
+    queues: BTreeMap<String, (String, String)>,
+    /// What was not as the story says.
+    pub(super) wrong: Vec<String>,
     teller: Option<Teller>,
     stop: CancellationToken,
 }
@@ -135,7 +135,7 @@ impl Stage {
         for step in &story.story {
             acts.enter(at(step.at), Act::Step(Box::new(step.clone())));
         }
-        acts.enter(at(STATE_EVERY), Act::State);
+        acts.enter(at(story.state_every), Act::State);
         let end = at(story.lasts);
         acts.enter(end, Act::End);
         Self {
@@ -154,7 +154,8 @@ impl Stage {
             around: Circumstances::default(),
             controller_writes: 0,
             states: BTreeMap::new(),
-            shed: 0,
+            queues: BTreeMap::new(),
+            wrong: Vec::new(),
             teller: None,
             stop: CancellationToken::new(),
         }
@@ -222,14 +223,11 @@ impl Stage {
         if events.is_empty() {
             return;
         }
-        for event in &events {
+        let carried = courier::carry(&events, &self.world, NAMESPACE, now);
+        for event in carried.stored {
             self.around.told.entry(event.uuid.clone()).or_default().push(now);
         }
-        let carried = courier::carry(&events, &self.world, NAMESPACE, now);
-        self.shed += carried.shed;
-        let count = events.len();
-        let shed = if carried.shed > 0 { format!(", {} shed", carried.shed) } else { String::new() };
-        self.transcript.say(now, &format!("events of {count} jobs arrive{shed}"));
+        self.transcript.events(now, events.len(), carried.shed);
     }
 
     /// Takes in what was written and what ticks recorded.
@@ -247,22 +245,26 @@ impl Stage {
 
     /// Tells how each pool stands, where that changed.
     pub(super) fn tell_state(&mut self, now: Timestamp) {
-        let pools = self.world.kubernetes().peek(|kubernetes| kubernetes.objects(Kind::AgentPool, NAMESPACE));
-        for pool in pools {
-            let text = |path: &str| pool.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
-            let (name, queue) = (text("/metadata/name"), text("/spec/queue"));
-            let load = self.world.buildkite().peek(|buildkite| buildkite.load(CLUSTER, &queue));
-            let Agents { busy, idle, starting, draining } = tally::agents(&self.world, NAMESPACE, Some(&name));
+        for pool in self.world.kubernetes().peek(|kubernetes| kubernetes.objects(Kind::AgentPool, NAMESPACE)) {
+            let text = |path: &str| pool.pointer(path).and_then(Value::as_str).unwrap_or_default();
+            let secret = text("/spec/token/secretRef/name");
+            let other = self.story.tokens.iter().find(|token| token.secret == secret);
+            let cluster = other.map_or(CLUSTER, |token| &token.cluster).to_owned();
+            self.queues.insert(text("/metadata/name").to_owned(), (cluster, text("/spec/queue").to_owned()));
+        }
+        for (name, (cluster, queue)) in &self.queues {
+            let load = self.world.buildkite().peek(|buildkite| buildkite.load(cluster, queue));
+            let Agents { busy, idle, starting, draining } = tally::agents(&self.world, NAMESPACE, Some(name));
             let state = format!(
                 "{name}: jobs {} scheduled, {} running, {} waiting; agents {busy} busy, {idle} idle, {starting} starting, {draining} draining",
                 load.scheduled, load.running, load.waiting
             );
-            if self.states.get(&name) != Some(&state) {
+            if self.states.get(name) != Some(&state) {
                 self.transcript.say(now, &state);
-                self.states.insert(name, state);
+                self.states.insert(name.clone(), state);
             }
         }
-        self.acts.enter(now.saturating_add(STATE_EVERY).unwrap_or(self.end), Act::State);
+        self.acts.enter(now.saturating_add(self.story.state_every).unwrap_or(self.end), Act::State);
     }
 
     /// Tells whoever watches what is new, and in its turn how everything stands.
@@ -304,50 +306,11 @@ impl Stage {
         self.tell_news();
         Outcome { summary, writes: self.controller.writes(), transcript: self.transcript.into_lines(), wrong }
     }
-
-    /// What the story expected and did not come.
-    fn unexpected(&self) -> Vec<String> {
-        let mut wrong = Vec::new();
-        let jobs = self.world.buildkite().peek(Buildkite::summary);
-        let expect = &self.story.expect;
-        if let Some(passed) = expect.passed.filter(|passed| *passed != jobs.passed) {
-            wrong.push(format!("{} jobs passed, {passed} were expected to", jobs.passed));
-        }
-        if jobs.killed + jobs.lost != expect.killed {
-            wrong.push(format!(
-                "{} jobs were killed or lost, {} were expected to",
-                jobs.killed + jobs.lost,
-                expect.killed
-            ));
-        }
-        self.world.kubernetes().peek(|kubernetes| {
-            for sentence in kubernetes.unknown() {
-                wrong.push(format!("asked for what is not simulated: {sentence}"));
-            }
-            for (pool, expected) in &expect.replicas {
-                let found = replicas_of(kubernetes, pool);
-                if found != u64::from(*expected) {
-                    wrong.push(format!("pool {pool} has {found} replicas, {expected} were expected"));
-                }
-            }
-        });
-        wrong
-    }
 }
 
-/// Whether this is the controller under its field manager, or under no name at all (Events).
+/// Whether this is the controller: under its field manager, or by a request that names nobody (Events).
 fn is_controllers(who: &str) -> bool {
-    who.is_empty() || who.starts_with("kitepool")
-}
-
-/// Replicas of all Deployments of a pool together.
-pub(super) fn replicas_of(kubernetes: &Kubernetes, pool: &str) -> u64 {
-    let deployments = kubernetes.objects(Kind::Deployment, NAMESPACE);
-    let of_pool = deployments.iter().filter(|deployment| {
-        let label = deployment.pointer("/metadata/labels").and_then(|labels| labels.get(kitepool_api::POOL_LABEL));
-        label.and_then(Value::as_str) == Some(pool)
-    });
-    of_pool.filter_map(|deployment| deployment.pointer("/spec/replicas").and_then(Value::as_u64)).sum()
+    who == "unknown" || who.starts_with("kitepool")
 }
 
 /// Everything as it is before the story begins.
@@ -401,15 +364,30 @@ fn kubernetes_settings(story: &Story) -> kitepool_world::kubernetes::Settings {
         definitions: kitepool_api::crds().iter().filter_map(|crd| serde_json::to_value(crd).ok()).collect(),
         start_up: Delay::between(side.start_least, side.start_most),
         nodes: side.nodes.clone(),
+        // An agent's health server answers from its registration on.
+        readiness: Readiness::AsTold,
         ..kitepool_world::kubernetes::Settings::default()
     }
 }
 
 fn add_token(world: &Joined, secret: &str, token: &str, organization: &str, cluster: &str, now: Timestamp) {
+    write_token(world, secret, token, now);
+    let_in(world, token, organization, cluster);
+}
+
+/// A token belongs to a cluster from now on. Clusters have names, which is how a metrics answer says whose it is.
+pub(super) fn let_in(world: &Joined, token: &str, organization: &str, cluster: &str) {
+    let mut state = world.buildkite().state();
+    state.tokens.insert(token.to_owned(), Token::new(organization, Some(cluster)));
+    state.clusters.entry(cluster.to_owned()).or_default().name = format!("cluster {cluster}");
+    world.buildkite().set_state(state);
+}
+
+/// Writes a token into a Secret, and lets the pods that mount it have it.
+pub(super) fn write_token(world: &Joined, secret: &str, token: &str, now: Timestamp) {
     let data = k8s_openapi::ByteString(token.as_bytes().to_vec());
     put(world, object("v1", "Secret", secret, &json!({ "data": { "token": data } })), now);
     world.set_token((NAMESPACE.to_owned(), secret.to_owned()), token);
-    world.buildkite().set_token(token, Some(Token::new(organization, Some(cluster))));
 }
 
 /// The pod definition with this image.

@@ -1,10 +1,13 @@
 //! What a simulation is told to let happen: a file in YAML, read whole and refused whole.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+
+/// How often the state of pools is told unless a story says otherwise.
+pub const STATE_EVERY: Duration = Duration::from_secs(30);
 
 /// The seed, the world, the pools, and what happens when.
 #[derive(Debug, Clone, Deserialize)]
@@ -21,6 +24,9 @@ pub struct Story {
     /// How long it goes on.
     #[serde(deserialize_with = "span")]
     pub lasts: Duration,
+    /// How often the state of a pool is told, if it changed.
+    #[serde(default = "state_every", deserialize_with = "span")]
+    pub state_every: Duration,
     /// How often each token's metrics are asked for.
     #[serde(default = "ten_seconds", deserialize_with = "span")]
     pub poll_interval: Duration,
@@ -167,6 +173,8 @@ pub struct Step {
     pub events: Option<Events>,
     /// A token is another's, or nobody's.
     pub token: Option<TokenChange>,
+    /// A person writes another token into a Secret.
+    pub secret: Option<SecretChange>,
     /// Somebody else scales the pool's Deployment.
     pub scale: Option<ForeignScale>,
     /// A person changes a pool by a merge patch, makes it or deletes it.
@@ -177,12 +185,26 @@ pub struct Step {
     pub fault: Option<ImageFault>,
     /// Pods cannot be placed, or can again.
     pub unschedulable: Option<bool>,
+    /// Nodes of a kind are gone, or there again.
+    pub nodes: Option<NodesChange>,
     /// A node is gone.
     pub lose_node: Option<String>,
     /// Watches are cut.
     pub cut_watches: Option<bool>,
     /// The controller is killed and, a little later, another one starts.
     pub restart: Option<bool>,
+    /// What must be so now, by pool.
+    pub expect: BTreeMap<String, PoolExpectation>,
+}
+
+/// What must be so of a pool at an instant.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct PoolExpectation {
+    /// Replicas of all its Deployments together.
+    pub replicas: Option<u32>,
+    /// The reasons of conditions by their type.
+    pub conditions: BTreeMap<String, String>,
 }
 
 /// Jobs.
@@ -258,6 +280,16 @@ pub struct TokenChange {
     pub organization: String,
 }
 
+/// A token in a Secret.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct SecretChange {
+    /// The Secret; absent: the usual one.
+    pub name: Option<String>,
+    /// The token; absent: the usual one.
+    pub token: Option<String>,
+}
+
 /// Somebody else's scaling.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -282,6 +314,18 @@ pub struct PoolChange {
     /// Whether it is deleted.
     #[serde(default)]
     pub delete: bool,
+}
+
+/// Nodes of a kind.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct NodesChange {
+    /// The label that pods select them by.
+    pub label: String,
+    /// Its value.
+    pub value: String,
+    /// Whether there are any.
+    pub are_there: bool,
 }
 
 /// What is wrong with an image.
@@ -315,7 +359,7 @@ pub struct Expectation {
     /// How many were killed or lost; none unless said.
     pub killed: usize,
     /// Replicas of each pool.
-    pub replicas: std::collections::BTreeMap<String, u32>,
+    pub replicas: BTreeMap<String, u32>,
 }
 
 /// Why a story cannot be told.
@@ -359,6 +403,10 @@ const fn one() -> u64 {
 
 const fn one_u32() -> u32 {
     1
+}
+
+const fn state_every() -> Duration {
+    STATE_EVERY
 }
 
 const fn ten_seconds() -> Duration {

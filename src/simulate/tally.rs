@@ -6,6 +6,8 @@ use jiff::Timestamp;
 use kitepool_world::{Joined, kubernetes::Kind};
 use serde::Serialize;
 
+use super::expectation::pool_of;
+
 /// What a simulation came to, as it is printed.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -123,9 +125,7 @@ pub fn agents(world: &Joined, namespace: &str, pool: Option<&str>) -> Agents {
     let mut agents = Agents::default();
     world.buildkite().peek(|buildkite| {
         for pod in pods {
-            let label = pod.pointer("/metadata/labels").and_then(|labels| labels.get(kitepool_api::POOL_LABEL));
-            let of = label.and_then(serde_json::Value::as_str);
-            if pool.is_some() && of != pool {
+            if pool.is_some() && pool_of(&pod) != pool {
                 continue;
             }
             let uid = pod.pointer("/metadata/uid").and_then(serde_json::Value::as_str).unwrap_or_default();

@@ -17,6 +17,17 @@ pub struct Transcript {
     said: BTreeMap<String, BTreeMap<String, String>>,
     /// Conditions that are not as they usually are, by pool and type.
     unusual: BTreeSet<(String, String)>,
+    arrived: Arrived,
+}
+
+/// Events that arrived, with nothing else between them: one line.
+#[derive(Debug, Default)]
+struct Arrived {
+    /// Where the line is, and of which instant.
+    line: usize,
+    at: Timestamp,
+    jobs: usize,
+    shed: usize,
 }
 
 #[derive(Debug)]
@@ -52,11 +63,25 @@ impl Transcript {
     }
 
     fn note(&mut self, now: Timestamp, text: &str, is_news: bool) {
-        let since = now.duration_since(self.start).unsigned_abs();
-        let (seconds, tenths) = (since.as_secs(), since.subsec_millis() / 100);
-        let (hours, minutes) = (seconds / 3_600, seconds / 60 % 60);
-        let text = format!("{hours:02}:{minutes:02}:{:02}.{tenths} {text}", seconds % 60);
+        let text = format!("{} {text}", since(self.start, now));
         self.lines.push(Line { at: now, text, is_news });
+    }
+
+    /// Events of so many jobs arrive, and so many of them are shed. Those of one second are told in one line if nothing else
+    /// happened between them.
+    pub fn events(&mut self, now: Timestamp, jobs: usize, shed: usize) {
+        let last = &mut self.arrived;
+        let is_last = last.jobs > 0 && last.line + 1 == self.lines.len() && last.line >= self.told;
+        if is_last && now.duration_since(last.at).as_secs() == 0 {
+            self.lines.pop();
+        } else {
+            *last = Arrived { at: now, ..Arrived::default() };
+        }
+        let last = &mut self.arrived;
+        (last.line, last.jobs, last.shed) = (self.lines.len(), last.jobs + jobs, last.shed + shed);
+        let shed = if last.shed > 0 { format!(", {} shed", last.shed) } else { String::new() };
+        let (at, text) = (last.at, format!("events of {} jobs arrive{shed}", last.jobs));
+        self.say(at, &text);
     }
 
     /// What the controller wrote.
@@ -73,7 +98,7 @@ impl Transcript {
             (_, "deployments/scale") => self.say(*at, &format!("  scales {name} to {replicas}")),
             (Verb::Delete, "deployments") => self.say(*at, &format!("  deletes {name}")),
             (_, "agentpools/status") => self.pool_said(write, object),
-            (Verb::Create, "events") => self.event(write, object),
+            (Verb::Create | Verb::Patch, "events") => self.event(write, object),
             _ => {}
         }
     }
@@ -81,10 +106,11 @@ impl Transcript {
     /// What the status of a pool says that it did not say before.
     fn pool_said(&mut self, write: &Write, pool: &Value) {
         let said = self.said.entry(write.name.clone()).or_default();
-        let mut fresh = Vec::new();
+        // One line for what is usual, and one for what is not.
+        let (mut usual, mut fresh) = (Vec::new(), Vec::new());
         let mut note = |key: &str, text: String, is_news: bool| {
             if said.get(key) != Some(&text) {
-                fresh.push((format!("  {}: {text}", write.name), is_news));
+                if is_news { &mut fresh } else { &mut usual }.push(text.clone());
                 said.insert(key.to_owned(), text);
             }
         };
@@ -104,14 +130,20 @@ impl Transcript {
             let decision = format!("{} -> {}: {}", number("from"), number("to"), text(last, "reason"));
             note("", decision, true);
         }
-        for (line, is_news) in fresh {
-            self.note(write.at, &line, is_news);
+        for (words, is_news) in [(usual, false), (fresh, true)] {
+            if !words.is_empty() {
+                self.note(write.at, &format!("  {}: {}", write.name, words.join(", ")), is_news);
+            }
         }
     }
 
     fn event(&mut self, write: &Write, event: &Value) {
         let about = event.pointer("/regarding").map(|about| text(about, "name")).unwrap_or_default();
-        self.say(write.at, &format!("  Event {} on {about}: {}", text(event, "reason"), text(event, "note")));
+        let count = event.pointer("/series/count").and_then(Value::as_u64);
+        let again = count.map(|count| format!(" ({count} times)")).unwrap_or_default();
+        let (reason, note) = (text(event, "reason"), text(event, "note"));
+        // Whoever watches has just read the same in a condition or a decision.
+        self.note(write.at, &format!("  Event {reason} on {about}{again}: {note}"), false);
     }
 }
 
@@ -122,6 +154,14 @@ fn is_usual(kind: &str, status: &str, reason: &str) -> bool {
         "LoadFresh" => status == "True" || reason == "NotRead",
         _ => status == "False",
     }
+}
+
+/// How long after the beginning, as lines begin.
+pub(super) fn since(start: Timestamp, now: Timestamp) -> String {
+    let since = now.duration_since(start).unsigned_abs();
+    let (seconds, tenths) = (since.as_secs(), since.subsec_millis() / 100);
+    let (hours, minutes) = (seconds / 3_600, seconds / 60 % 60);
+    format!("{hours:02}:{minutes:02}:{:02}.{tenths}", seconds % 60)
 }
 
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {

@@ -84,7 +84,9 @@ impl Records {
 
 /// A job as far as demand goes.
 struct Known {
-    runnable_at: Timestamp,
+    /// When it was counted first: those of a concurrency group are, before any of them may run.
+    counted_at: Timestamp,
+    runnable_at: Option<Timestamp>,
     assigned_at: Option<Timestamp>,
     finished_at: Option<Timestamp>,
     told: Vec<Timestamp>,
@@ -98,7 +100,8 @@ fn jobs_of(key: &str, lines: &[(Timestamp, Seen)], buildkite: &Buildkite, around
     let of_queue = |job: &&Job| *job.queue == *queue && key.contains(&*job.cluster);
     let known = |job: &Job| {
         Some(Known {
-            runnable_at: job.runnable_at.or_else(|| job.is_grouped().then_some(job.created_at))?,
+            counted_at: if job.is_grouped() { job.created_at } else { job.runnable_at? },
+            runnable_at: job.runnable_at,
             assigned_at: job.assigned_at,
             finished_at: job.finished_at,
             told: around.told.get(&job.uuid).cloned().unwrap_or_default(),
@@ -107,7 +110,7 @@ fn jobs_of(key: &str, lines: &[(Timestamp, Seen)], buildkite: &Buildkite, around
         })
     };
     let mut jobs: Vec<Known> = buildkite.jobs().filter(of_queue).filter_map(known).collect();
-    jobs.sort_by_key(|job| job.runnable_at);
+    jobs.sort_by_key(|job| job.counted_at);
     jobs
 }
 
@@ -139,12 +142,15 @@ fn truth(observed: &QueueObservation, jobs: &[Known], pauses: &Pauses, now: Time
     };
     let counted_at = date.checked_sub(METRICS_STALENESS + CLOCK_GRAIN).unwrap_or(date);
     let mut truth = Truth::default();
-    for job in jobs.iter().take_while(|job| job.runnable_at <= now) {
+    for job in jobs.iter().take_while(|job| job.counted_at <= now) {
         let add = |to: &mut Agents, is_so: bool| *to = to.plus(Agents(u32::from(is_so)));
-        let after_date = job.runnable_at.duration_since(date);
+        let after_date = job.counted_at.duration_since(date);
+        // Its turn has come since: it is among those counted, and an event tells of it.
+        let is_twice =
+            job.is_grouped && job.runnable_at.is_some_and(|at| at <= now && at.duration_since(date) >= -MARGIN);
         add(&mut truth.unsatisfiable, job.finished_at.is_none_or(|at| at > now) && is_stuck(job));
         add(&mut truth.demand, job.finished_at.is_none_or(|at| at > now));
-        add(&mut truth.within_margin, (-MARGIN..CLOCK_GRAIN).contains(&after_date));
+        add(&mut truth.within_margin, is_twice || (-MARGIN..CLOCK_GRAIN).contains(&after_date));
         add(&mut truth.untold, after_date >= CLOCK_GRAIN && !is_told(job));
         add(&mut truth.finished, job.finished_at.is_some_and(|at| counted_at <= at && at <= now));
     }

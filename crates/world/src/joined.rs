@@ -4,6 +4,7 @@
 //!  Kubernetes                                   Buildkite
 //!   the container `agent` runs   ── started ──►  its agents register, connect, take jobs
 //!   SIGTERM, SIGKILL             ── told ─────►  they finish their jobs and leave, or are lost
+//!   it answers its probe         ◄── ready ────  its agents have registered
 //!   the container has ended      ◄── exit ─────  the process ended by itself
 //! ```
 
@@ -87,14 +88,17 @@ impl Joined {
 
     fn step(&self, at: Timestamp) {
         let signals = self.kubernetes.with(at, Kubernetes::take_signals);
-        let exits = self.buildkite.at(at, |buildkite| {
+        let (registered, exits) = self.buildkite.at(at, |buildkite| {
             for signal in signals {
                 self.pass_on(signal, buildkite);
             }
-            buildkite.take_exits()
+            (buildkite.take_registered(), buildkite.take_exits())
         });
-        if !exits.is_empty() {
+        if !registered.is_empty() || !exits.is_empty() {
             self.kubernetes.with(at, |kubernetes| {
+                for (registered_at, pod) in registered {
+                    kubernetes.readiness(&pod, true, registered_at.max(at));
+                }
                 for PodExit { at: ended_at, pod, exit_code } in exits {
                     kubernetes.ended(&pod, exit_code, ended_at.max(at));
                 }

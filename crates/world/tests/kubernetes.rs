@@ -221,6 +221,23 @@ fn a_pod_waits_for_a_node_and_for_the_secret_that_it_mounts() {
 }
 
 #[test]
+fn a_pod_that_selects_by_a_label_that_no_node_carries_waits_alone() {
+    let mut kubernetes = Kubernetes::new(settings(), 7, START);
+    kubernetes.set_lacking(("capacity", "spot"), true, START);
+    let mut spot = deployment("spot", "agent:1", 1);
+    spot["spec"]["template"]["spec"]["nodeSelector"] = json!({ "capacity": "spot" });
+    kubernetes.put("test", spot, START).unwrap();
+    kubernetes.put("test", deployment("d", "agent:1", 1), START).unwrap();
+    kubernetes.advance(at(30));
+    let ready =
+        |kubernetes: &Kubernetes| kubernetes.objects(Kind::Pod, "ci").iter().filter(|pod| is_ready(pod)).count();
+    assert_eq!(ready(&kubernetes), 1);
+    kubernetes.set_lacking(("capacity", "spot"), false, at(30));
+    kubernetes.advance(at(60));
+    assert_eq!(ready(&kubernetes), 2);
+}
+
+#[test]
 fn a_lost_node_takes_its_processes_at_once_and_its_pods_later() {
     let mut kubernetes = with(settings(), 3);
     kubernetes.advance(at(2));

@@ -102,6 +102,7 @@ pub struct Buildkite {
     /// How many jobs finished well so far.
     finished: u64,
     exits: Outbox<PodExit>,
+    registrations: Outbox<(Timestamp, String)>,
     numbers: Numbers,
     announcer: Announcer,
     chances: Chances,
@@ -162,6 +163,7 @@ impl Buildkite {
             lives: 0,
             finished: 0,
             exits: Outbox::default(),
+            registrations: Outbox::default(),
             numbers,
             announcer: Announcer::new(seed),
             chances: Chances {
@@ -252,6 +254,12 @@ impl Buildkite {
         }
         self.stirred.insert(line);
         self.dispatch();
+    }
+
+    /// The pods whose agents have registered since it was last asked, in their order: from then on a process says that it is
+    /// well.
+    pub fn take_registered(&mut self) -> Vec<(Timestamp, String)> {
+        self.registrations.take()
     }
 
     /// The processes that ended since it was last asked, in their order.

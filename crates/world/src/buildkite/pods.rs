@@ -122,6 +122,7 @@ impl Buildkite {
         if let Some(process) = self.processes.get_mut(&living.pod) {
             process.workers = workers;
         }
+        self.registrations.push((self.now, living.pod.to_string()));
     }
 
     fn pings_from_connection(&mut self) -> Pings {

@@ -95,6 +95,8 @@ pub struct Kubernetes {
     signals: Vec<PodSignal>,
     pod_faults: BTreeMap<String, PodFault>,
     unschedulable: BTreeSet<String>,
+    /// Labels that no node carries.
+    lacking: BTreeSet<(String, String)>,
     lost_nodes: BTreeSet<String>,
 }
 
@@ -135,6 +137,7 @@ impl Kubernetes {
             signals: Vec::new(),
             pod_faults: BTreeMap::new(),
             unschedulable: BTreeSet::new(),
+            lacking: BTreeSet::new(),
             lost_nodes: BTreeSet::new(),
             settings,
         }

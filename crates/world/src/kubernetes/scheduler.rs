@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{
     Event, Kubernetes,
     kind::Kind,
-    object::{Key, is_deleting, set, text, uid},
+    object::{Key, is_deleting, set, text, texts, uid},
     pod_status::{Condition, set_condition},
 };
 
@@ -19,16 +19,38 @@ impl Kubernetes {
         if is_so {
             self.unschedulable.insert(namespace.to_owned());
         } else if self.unschedulable.remove(namespace) {
-            let waiting: Vec<(Key, String)> = self
-                .store
-                .of(Kind::Pod, namespace)
-                .filter(|(_, pod)| text(pod, "/spec/nodeName").is_empty())
-                .map(|(key, pod)| (key.clone(), uid(pod).to_owned()))
-                .collect();
-            for (key, uid) in waiting {
-                self.plan_scheduling(key, uid);
-            }
+            self.schedule_waiting();
         }
+    }
+
+    /// From now on no node carries this label, so that pods that select by it find none, or nodes do again. Without this word
+    /// nodes carry whatever pods select by.
+    pub fn set_lacking(&mut self, (label, value): (&str, &str), is_so: bool, now: Timestamp) {
+        self.advance(now);
+        let label = (label.to_owned(), value.to_owned());
+        if is_so {
+            self.lacking.insert(label);
+        } else if self.lacking.remove(&label) {
+            self.schedule_waiting();
+        }
+    }
+
+    fn schedule_waiting(&mut self) {
+        let is_waiting =
+            |(key, pod): &(&Key, &Arc<Value>)| key.kind == Kind::Pod && text(pod, "/spec/nodeName").is_empty();
+        let waiting = self.store.all().filter(is_waiting).map(|(key, pod)| (key.clone(), uid(pod).to_owned()));
+        for (key, uid) in waiting.collect::<Vec<_>>() {
+            self.plan_scheduling(key, uid);
+        }
+    }
+
+    /// What keeps this pod off all nodes, in the scheduler's words.
+    fn keeps_off(&self, namespace: &str, pod: &Value) -> Option<&'static str> {
+        let lacks = texts(pod, "/spec/nodeSelector").into_iter().any(|label| self.lacking.contains(&label));
+        if lacks {
+            return Some("node(s) didn't match Pod's node affinity/selector");
+        }
+        self.unschedulable.contains(namespace).then_some("Insufficient cpu")
     }
 
     pub(super) fn plan_scheduling(&mut self, pod: Key, uid: String) {
@@ -39,18 +61,18 @@ impl Kubernetes {
     pub(super) fn schedule(&mut self, key: &Key, pod_uid: &str) {
         let is_waiting =
             |pod: &Arc<Value>| uid(pod) == pod_uid && text(pod, "/spec/nodeName").is_empty() && !is_deleting(pod);
-        if !self.store.get(key).is_some_and(is_waiting) {
-            return;
-        }
+        let Some(pod) = self.store.get(key).filter(|pod| is_waiting(pod)) else { return };
+        let why_not = self.keeps_off(&key.namespace, pod);
         let now = self.now;
-        let node = if self.unschedulable.contains(&key.namespace) { None } else { self.emptiest_node() };
+        let node = if why_not.is_some() { None } else { self.emptiest_node() };
         let nodes = self.settings.nodes.len();
         self.change(key, |pod| {
             if let Some(node) = node {
                 set(pod, &["spec", "nodeName"], json!(node));
                 set_condition(pod, &Condition::yes("PodScheduled"), now);
             } else {
-                let message = format!("0/{nodes} nodes are available: {nodes} Insufficient cpu.");
+                let why = why_not.unwrap_or("node(s) had untolerated taint(s)");
+                let message = format!("0/{nodes} nodes are available: {nodes} {why}.");
                 set_condition(pod, &Condition::no("PodScheduled", "Unschedulable", message), now);
             }
         });
