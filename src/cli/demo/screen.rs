@@ -99,8 +99,11 @@ impl Screen {
         let back = match (self.size == size, self.drawn) {
             (_, 0) => String::new(),
             (true, drawn) => format!("\x1b[{drawn}A\r"),
-            // Lines that were broken anew by the terminal cannot be counted.
-            (false, _) => "\x1b[2J\x1b[H".to_owned(),
+            (false, _) => {
+                // Lines that were broken anew by the terminal cannot be counted, so the intro goes as well.
+                self.intro.clear();
+                "\x1b[2J\x1b[H".to_owned()
+            }
         };
         self.size = size;
         let (width, height) = size;
