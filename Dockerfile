@@ -13,8 +13,8 @@ ENV CARGO_INCREMENTAL=0
 # The caches outlive the layer; the binary must be copied out of them.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --locked --release --package kitepool --bin kitepool \
-    && cp target/release/kitepool /kitepool \
+    cargo build --locked --profile dist --package kitepool --bin kitepool \
+    && cp target/dist/kitepool /kitepool \
     && /kitepool crd > /dev/null
 
 # C library, CA bundle, no shell. Time zones are in the binary.
