@@ -196,7 +196,29 @@ fn cut(mut note: String) -> String {
 
 #[cfg(test)]
 mod tests {
+    use kitepool_world::kubernetes::{Kind, Kubernetes, Settings, Shared, router};
+
     use super::*;
+
+    #[tokio::test]
+    async fn another_sentence_is_another_event_and_the_same_one_is_counted_up() {
+        let clock = Clock::fixed(Timestamp::UNIX_EPOCH);
+        let world = Shared::new(Kubernetes::new(Settings::default(), 1, Timestamp::UNIX_EPOCH));
+        let client = Client::new(router(world.clone(), || Timestamp::UNIX_EPOCH), "ci");
+        let mut publisher =
+            Publisher { client, instance: "replica".to_owned(), clock: clock.clone(), recent: VecDeque::new() };
+        let pool = PoolReference { namespace: "ci".to_owned(), name: "linux".to_owned(), uid: "1".to_owned() };
+        for note in ["`kubectl` did", "`other` did", "`kubectl` did"] {
+            let pool = pool.clone();
+            let notice = Notice { pool, is_warning: true, reason: "ForeignScale", note: note.to_owned() };
+            publisher.publish(notice).await.unwrap();
+        }
+        let events = world.peek(|kubernetes| kubernetes.objects(Kind::Event, "ci"));
+        let told = events.iter().map(|event| (event["note"].as_str().unwrap(), event["series"]["count"].as_i64()));
+        let mut told: Vec<_> = told.collect();
+        told.sort_unstable();
+        assert_eq!(told, [("`kubectl` did", Some(2)), ("`other` did", None)]);
+    }
 
     #[test]
     fn a_long_note_is_cut_between_characters() {
