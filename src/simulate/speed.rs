@@ -5,7 +5,7 @@ use std::{str::FromStr, time::Duration};
 use kitepool_api::Span;
 use serde_json::{Value, json};
 
-use super::story::{BuildkiteSide, Events, Jobs, KubernetesSide, RouteChange, Step, Story};
+use super::story::{BuildkiteSide, Events, Expectation, Jobs, KubernetesSide, RouteChange, Step, Story};
 
 /// Faster than this, what nobody can divide (round trips, the controller's margins) is all that there is to see.
 const SPEED_MAX: f64 = 20.0;
@@ -76,9 +76,10 @@ impl Story {
         self
     }
 
-    /// The same, ended so long after its beginning; what would come later is left out.
+    /// The same, ended so long after its beginning; what would come later is left out, and what it expects in the end with it.
     #[must_use]
     pub fn lasting(mut self, lasts: Duration) -> Self {
+        self.expect = Expectation { killed: self.expect.killed, ..Expectation::default() };
         self.lasts = lasts;
         self.story.retain(|step| step.at <= lasts);
         self
