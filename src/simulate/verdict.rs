@@ -137,7 +137,9 @@ fn truth(observed: &QueueObservation, jobs: &[Known], pauses: &Pauses, now: Time
         waits && (was_paused || job.is_grouped || !fits(job))
     };
     let is_told = |job: &Known| {
-        let lives = |stored: &Timestamp| *stored < now && now.duration_since(*stored).unsigned_abs() <= ttl;
+        // The API server writes the second in which it stored a hint, so one may be taken for up to a second older.
+        let age = |stored: Timestamp| now.duration_since(stored).saturating_add(CLOCK_GRAIN).unsigned_abs();
+        let lives = |stored: &Timestamp| *stored < now && age(*stored) <= ttl;
         job.told.iter().any(lives) && fits(job)
     };
     let counted_at = date.checked_sub(METRICS_STALENESS + CLOCK_GRAIN).unwrap_or(date);
