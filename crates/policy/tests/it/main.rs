@@ -29,6 +29,8 @@ mod properties;
 mod recorded;
 #[cfg(test)]
 mod rolling;
+#[cfg(test)]
+mod rules;
 #[cfg(feature = "saboteurs")]
 #[cfg(test)]
 mod saboteurs;
