@@ -20,7 +20,7 @@ impl Kubernetes {
             return;
         };
         let wanted = number(&deployment, "/spec/replicas").unwrap_or(1);
-        let set_key = match self.replica_set_of(&deployment, key) {
+        let set_key = match self.replica_set_of(&deployment) {
             Some(existing) => {
                 self.change(&existing, |replica_set| {
                     if number(replica_set, "/spec/replicas") != Some(wanted) {
@@ -41,9 +41,9 @@ impl Kubernetes {
         });
     }
 
-    fn replica_set_of(&self, deployment: &Value, key: &Key) -> Option<Key> {
-        let mut sets = self.store.of(Kind::ReplicaSet, &key.namespace);
-        let owned = sets.find(|(_, set)| controller(set).is_some_and(|owner| text(owner, "/uid") == uid(deployment)));
+    fn replica_set_of(&self, deployment: &Value) -> Option<Key> {
+        let mut owned = self.store.owned_by(uid(deployment)).filter(|(owned, _)| owned.kind == Kind::ReplicaSet);
+        let owned = owned.find(|(_, set)| controller(set).is_some_and(|owner| text(owner, "/uid") == uid(deployment)));
         owned.map(|(key, _)| key.clone())
     }
 

@@ -21,11 +21,10 @@ impl Kubernetes {
     pub(super) fn collect(&mut self, owner: &str) {
         let orphans: Vec<(Key, Arc<Value>)> = self
             .store
-            .all()
+            .owned_by(owner)
             .filter(|(key, object)| {
                 let owners = list(object, "/metadata/ownerReferences");
-                owners.iter().any(|reference| text(reference, "/uid") == owner)
-                    && !owners.iter().any(|reference| self.owner_is_there(reference, &key.namespace))
+                !owners.iter().any(|reference| self.owner_is_there(reference, &key.namespace))
             })
             .map(|(key, object)| (key.clone(), Arc::clone(object)))
             .collect();

@@ -98,6 +98,8 @@ pub struct Kubernetes {
     /// Labels that no node carries.
     lacking: BTreeSet<(String, String)>,
     lost_nodes: BTreeSet<String>,
+    /// How many pods are on each node.
+    crowds: BTreeMap<String, usize>,
 }
 
 /// What is going to happen.
@@ -139,6 +141,7 @@ impl Kubernetes {
             unschedulable: BTreeSet::new(),
             lacking: BTreeSet::new(),
             lost_nodes: BTreeSet::new(),
+            crowds: BTreeMap::new(),
             settings,
         }
     }
@@ -233,6 +236,7 @@ impl Kubernetes {
             self.plan_sync(owner);
         }
         if kind == Kind::Pod {
+            self.count_on_node(change);
             self.pod_changed(change);
         }
         if kind == Kind::ResourceQuota && change.before.is_none() {

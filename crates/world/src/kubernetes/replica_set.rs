@@ -25,8 +25,10 @@ impl Kubernetes {
         let own = uid(&replica_set);
         let pods: Vec<Owned> = self
             .store
-            .of(Kind::Pod, &key.namespace)
-            .filter(|(_, pod)| controller(pod).is_some_and(|owner| text(owner, "/uid") == own))
+            .owned_by(own)
+            .filter(|(owned, pod)| {
+                owned.kind == Kind::Pod && controller(pod).is_some_and(|owner| text(owner, "/uid") == own)
+            })
             .map(|(key, pod)| (key.clone(), Arc::clone(pod)))
             .collect();
         let is_finished = |pod: &Value| matches!(text(pod, "/status/phase"), "Succeeded" | "Failed");

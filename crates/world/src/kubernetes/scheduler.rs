@@ -1,6 +1,6 @@
 //! The scheduler: gives each pod a node, or says why not. Nodes are lost here too.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -10,6 +10,7 @@ use super::{
     kind::Kind,
     object::{Key, is_deleting, set, text, texts, uid},
     pod_status::{Condition, set_condition},
+    store::Change,
 };
 
 impl Kubernetes {
@@ -36,9 +37,8 @@ impl Kubernetes {
     }
 
     fn schedule_waiting(&mut self) {
-        let is_waiting =
-            |(key, pod): &(&Key, &Arc<Value>)| key.kind == Kind::Pod && text(pod, "/spec/nodeName").is_empty();
-        let waiting = self.store.all().filter(is_waiting).map(|(key, pod)| (key.clone(), uid(pod).to_owned()));
+        let is_waiting = |(_, pod): &(&Key, &Arc<Value>)| text(pod, "/spec/nodeName").is_empty();
+        let waiting = self.store.all(Kind::Pod).filter(is_waiting).map(|(key, pod)| (key.clone(), uid(pod).to_owned()));
         for (key, uid) in waiting.collect::<Vec<_>>() {
             self.plan_scheduling(key, uid);
         }
@@ -78,14 +78,22 @@ impl Kubernetes {
         });
     }
 
+    /// Counts a pod where it is now.
+    pub(super) fn count_on_node(&mut self, change: &Change) {
+        let node = |pod: &Value| Some(text(pod, "/spec/nodeName").to_owned()).filter(|node| !node.is_empty());
+        if let Some(left) = change.before.as_deref().and_then(node) {
+            let crowd = self.crowds.entry(left).or_default();
+            *crowd = crowd.saturating_sub(1);
+        }
+        if let Some(joined) = node(&change.object).filter(|_| !change.is_gone) {
+            *self.crowds.entry(joined).or_default() += 1;
+        }
+    }
+
     /// The one with the fewest pods, the first of several.
     fn emptiest_node(&self) -> Option<String> {
-        let mut crowds: BTreeMap<&str, usize> = BTreeMap::new();
-        for (_, pod) in self.store.all().filter(|(key, _)| key.kind == Kind::Pod) {
-            *crowds.entry(text(pod, "/spec/nodeName")).or_default() += 1;
-        }
         let nodes = self.settings.nodes.iter().filter(|node| !self.lost_nodes.contains(*node));
-        nodes.min_by_key(|node| crowds.get(node.as_str()).copied().unwrap_or_default()).cloned()
+        nodes.min_by_key(|node| self.crowds.get(node.as_str()).copied().unwrap_or_default()).cloned()
     }
 
     /// The machine is gone with all that runs on it. That is noticed later: see [`Settings`](super::Settings).
@@ -97,8 +105,8 @@ impl Kubernetes {
         self.kill_all_on(node);
         let pods: Vec<(Key, String)> = self
             .store
-            .all()
-            .filter(|(key, pod)| key.kind == Kind::Pod && text(pod, "/spec/nodeName") == node)
+            .all(Kind::Pod)
+            .filter(|(_, pod)| text(pod, "/spec/nodeName") == node)
             .map(|(key, pod)| (key.clone(), uid(pod).to_owned()))
             .collect();
         let (noticed, removed) = (self.after(self.settings.node_noticed), self.after(self.settings.node_removed));

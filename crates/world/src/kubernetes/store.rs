@@ -1,7 +1,7 @@
 //! All objects, the version that grows with each write, and as much of the past as the API server remembers.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     ops::Bound,
     sync::Arc,
 };
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{
     kind::Kind,
-    object::{Key, set},
+    object::{Key, list, set, text},
 };
 
 /// One write.
@@ -36,6 +36,8 @@ struct Past {
 #[derive(Debug)]
 pub(super) struct Store {
     objects: BTreeMap<Key, Arc<Value>>,
+    /// What names an owner, by the owner's uid: to look at everything for each of them would be a square.
+    owned: BTreeMap<String, BTreeSet<Key>>,
     past: BTreeMap<Kind, Past>,
     remembered: usize,
     version: u64,
@@ -48,7 +50,7 @@ pub(super) struct TooOld(pub(super) u64);
 impl Store {
     /// Remembers so many changes of each kind. The first version is 1, since a watch from 0 is one from anywhere.
     pub(super) const fn new(remembered: usize) -> Self {
-        Self { objects: BTreeMap::new(), past: BTreeMap::new(), remembered, version: 1 }
+        Self { objects: BTreeMap::new(), owned: BTreeMap::new(), past: BTreeMap::new(), remembered, version: 1 }
     }
 
     pub(super) const fn version(&self) -> u64 {
@@ -67,9 +69,15 @@ impl Store {
             .take_while(move |(key, _)| key.kind == from.kind && key.namespace == from.namespace)
     }
 
-    /// All objects of all kinds.
-    pub(super) fn all(&self) -> impl Iterator<Item = (&Key, &Arc<Value>)> {
-        self.objects.iter()
+    /// The objects that name this owner.
+    pub(super) fn owned_by(&self, owner: &str) -> impl Iterator<Item = (&Key, &Arc<Value>)> {
+        let keys = self.owned.get(owner).into_iter().flatten();
+        keys.filter_map(|key| self.objects.get_key_value(key))
+    }
+
+    /// The objects of a kind in all namespaces.
+    pub(super) fn all(&self, kind: Kind) -> impl Iterator<Item = (&Key, &Arc<Value>)> {
+        self.objects.range(Key::new(kind, "", "")..).take_while(move |(key, _)| key.kind == kind)
     }
 
     /// Writes an object, under a new version.
@@ -78,12 +86,17 @@ impl Store {
         set(&mut object, &["metadata", "resourceVersion"], json!(self.version.to_string()));
         let object = Arc::new(object);
         let before = self.objects.insert(key.clone(), Arc::clone(&object));
+        self.disown(&key, before.as_deref());
+        for owner in owners(&object) {
+            self.owned.entry(owner.to_owned()).or_default().insert(key.clone());
+        }
         self.remember(Change { version: self.version, key, before, object, is_gone: false })
     }
 
     /// Takes an object away, under a new version as well.
     pub(super) fn remove(&mut self, key: &Key) -> Option<Change> {
         let before = self.objects.remove(key)?;
+        self.disown(key, Some(&before));
         self.version += 1;
         let mut last = Value::clone(&before);
         set(&mut last, &["metadata", "resourceVersion"], json!(self.version.to_string()));
@@ -95,6 +108,17 @@ impl Store {
             is_gone: true,
         };
         Some(self.remember(change))
+    }
+
+    fn disown(&mut self, key: &Key, before: Option<&Value>) {
+        for owner in before.into_iter().flat_map(owners) {
+            if let Some(keys) = self.owned.get_mut(owner) {
+                keys.remove(key);
+                if keys.is_empty() {
+                    self.owned.remove(owner);
+                }
+            }
+        }
     }
 
     fn remember(&mut self, change: Change) -> Change {
@@ -141,6 +165,11 @@ impl Store {
     }
 }
 
+/// The uids of the owners that an object names.
+fn owners(object: &Value) -> impl Iterator<Item = &str> {
+    list(object, "/metadata/ownerReferences").iter().map(|owner| text(owner, "/uid"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,6 +188,19 @@ mod tests {
         assert_eq!(gone.object.pointer("/metadata/resourceVersion").unwrap(), "4");
         assert_eq!(gone.object["n"], 2);
         assert!(store.remove(&pod("a")).is_none());
+    }
+
+    #[test]
+    fn what_names_an_owner_is_found_until_it_names_another_or_is_gone() {
+        let mut store = Store::new(10);
+        let owned = |uid: &str| json!({ "metadata": { "ownerReferences": [{ "uid": uid }] } });
+        let names = |store: &Store, uid: &str| store.owned_by(uid).map(|(key, _)| key.name.clone()).collect::<Vec<_>>();
+        store.write(pod("a"), owned("x"));
+        store.write(pod("b"), owned("x"));
+        assert_eq!(names(&store, "x"), ["a", "b"]);
+        store.write(pod("a"), owned("y"));
+        store.remove(&pod("b"));
+        assert_eq!((names(&store, "x").len(), names(&store, "y")), (0, vec!["a".to_owned()]));
     }
 
     #[test]
