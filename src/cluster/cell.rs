@@ -19,11 +19,15 @@ impl<T> Clone for Cell<T> {
     }
 }
 
+/// By name.
+type Objects<T> = BTreeMap<String, Arc<T>>;
+
 #[derive(Debug)]
 struct Content<T> {
-    objects: BTreeMap<String, Arc<T>>,
+    /// Shared with whoever takes them, and copied when they change while somebody still looks.
+    objects: Arc<Objects<T>>,
     /// Collected by a list in progress, swapped in when it is complete.
-    incoming: BTreeMap<String, Arc<T>>,
+    incoming: Objects<T>,
     /// Another number for other objects.
     revision: u64,
     health: Health,
@@ -31,9 +35,9 @@ struct Content<T> {
 
 impl<T> Content<T> {
     /// The objects, to be changed.
-    fn changed(&mut self) -> &mut BTreeMap<String, Arc<T>> {
+    fn changed(&mut self) -> &mut Objects<T> {
         self.revision = self.revision.wrapping_add(1);
-        &mut self.objects
+        Arc::make_mut(&mut self.objects)
     }
 }
 
@@ -69,7 +73,7 @@ impl Health {
 impl<T> Default for Cell<T> {
     fn default() -> Self {
         Self(Arc::new(Mutex::new(Content {
-            objects: BTreeMap::new(),
+            objects: Arc::default(),
             incoming: BTreeMap::new(),
             revision: 0,
             health: Health::Starting,
@@ -83,8 +87,8 @@ impl<T> Cell<T> {
     }
 
     /// All objects, in the order of their names.
-    pub fn objects(&self) -> BTreeMap<String, Arc<T>> {
-        self.content().objects.clone()
+    pub fn objects(&self) -> Arc<Objects<T>> {
+        Arc::clone(&self.content().objects)
     }
 
     /// The number of what there is now: while it stays, so do the objects.
@@ -216,11 +220,11 @@ mod tests {
         cell.put("old".to_owned(), 1);
         cell.begin();
         cell.collect("new".to_owned(), 2);
-        assert_eq!(cell.objects().into_keys().collect::<Vec<_>>(), ["old"]);
+        assert_eq!(cell.objects().keys().collect::<Vec<_>>(), ["old"]);
         let revision = cell.revision();
         cell.complete();
         assert_ne!(cell.revision(), revision);
-        assert_eq!(cell.objects().into_keys().collect::<Vec<_>>(), ["new"]);
+        assert_eq!(cell.objects().keys().collect::<Vec<_>>(), ["new"]);
     }
 
     #[test]

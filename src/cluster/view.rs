@@ -1,6 +1,6 @@
 //! What the tick knows of each object: plain values, taken out of the wire types once when an event arrives.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -186,7 +186,7 @@ pub struct PoolView {
     /// Whether it is being deleted.
     pub is_deleting: bool,
     /// The spec and the annotations, valid; or all their problems.
-    pub pool: Result<Box<ValidPool>, Vec<Problem>>,
+    pub pool: Result<Arc<ValidPool>, Vec<Problem>>,
     /// The queue as written, valid or not.
     pub raw_queue: Option<String>,
     /// Workers in a pod as written, one where that is no number.
@@ -207,7 +207,7 @@ impl From<DynamicObject> for PoolView {
         let raw_queue = written("/spec/queue").as_str().map(ToOwned::to_owned);
         let raw_agents_per_pod =
             written("/spec/agentsPerPod").as_u64().and_then(|n| u32::try_from(n).ok()).unwrap_or(1);
-        let pool = kitepool_api::parse(object).and_then(|pool| kitepool_api::validate(&pool)).map(Box::new);
+        let pool = kitepool_api::parse(object).and_then(|pool| kitepool_api::validate(&pool)).map(Arc::new);
         Self {
             name,
             uid: metadata.uid.unwrap_or_default(),

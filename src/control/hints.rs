@@ -39,7 +39,7 @@ pub struct HintIndex {
 #[derive(Debug)]
 struct Shelf {
     revision: u64,
-    hints: BTreeMap<String, Arc<HintView>>,
+    hints: Arc<BTreeMap<String, Arc<HintView>>>,
     /// By the queue's key, hints that hold a job for it.
     by_queue: BTreeMap<String, Vec<Arc<HintView>>>,
     review: HintReview,
@@ -129,7 +129,7 @@ impl HintIndex {
 }
 
 impl Shelf {
-    fn new(revision: u64, hints: BTreeMap<String, Arc<HintView>>, review: HintReview) -> Self {
+    fn new(revision: u64, hints: Arc<BTreeMap<String, Arc<HintView>>>, review: HintReview) -> Self {
         let mut by_queue: BTreeMap<String, Vec<Arc<HintView>>> = BTreeMap::new();
         for hint in hints.values() {
             let queues: BTreeSet<&str> = hint.jobs.iter().map(|job| job.queue.as_str()).collect();

@@ -190,6 +190,11 @@ impl Metrics {
         self.reading_age.get_or_create(labels).set(numbers.reading_age_seconds.unwrap_or(f64::NAN));
     }
 
+    /// The age of a pool's reading.
+    pub fn reading_age(&self, labels: &PoolLabels, seconds: f64) {
+        self.reading_age.get_or_create(labels).set(seconds);
+    }
+
     /// One condition of a pool.
     pub fn condition(&self, labels: &PoolLabels, condition: ConditionType, is_true: bool) {
         self.conditions.get_or_create(&labels.condition(condition)).set(i64::from(is_true));

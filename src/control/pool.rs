@@ -6,12 +6,13 @@ use kitepool_api::{
     Problem,
     validate::{TemplateSource, ValidPool},
 };
-use kitepool_policy::{memory::Memory, observation::PodCounts, spec::PoolName, units::Pods};
+use kitepool_policy::{decision::Decision, memory::Memory, observation::PodCounts, spec::PoolName, units::Pods};
 use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{
     pool_status,
+    readings::Seen,
     snapshot::{GenerationFacts, NamespaceSnapshot, Overlay},
 };
 use crate::{
@@ -43,10 +44,34 @@ pub struct PoolState {
     pub is_status_unsure: bool,
     /// What the API server last refused to take from us, while we still try.
     pub refusal: Option<String>,
+    /// What the last tick found in which there was nothing to write, as long as that stays so.
+    pub(super) quiet: Option<Quiet>,
     planned: Option<(PlanKey, PlanResult)>,
 }
 
-type PlanResult = Result<Planned, Vec<Problem>>;
+/// All that a pool's conditions and status are made of. The same again makes the same of them, and with many pools that takes
+/// most of a tick's time.
+#[derive(Debug, PartialEq)]
+pub struct Quiet {
+    pub(super) view: Identical<PoolView>,
+    pub(super) generations: Vec<GenerationFacts>,
+    pub(super) plan: PlanResult,
+    pub(super) seen: Seen,
+    pub(super) decision: Option<Decision>,
+    pub(super) companions: Vec<PoolName>,
+}
+
+/// Equal to itself alone: what the cells hold never changes, and a changed object is another one.
+#[derive(Debug)]
+pub struct Identical<T>(pub(super) Arc<T>);
+
+impl<T> PartialEq for Identical<T> {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+pub(super) type PlanResult = Result<Arc<Planned>, Vec<Problem>>;
 
 /// What a plan depends on; the same again gives the same plan.
 #[derive(Debug, Clone)]
@@ -80,6 +105,7 @@ impl PoolState {
             logged: None,
             is_status_unsure: false,
             refusal: None,
+            quiet: None,
             planned: None,
         }
     }
@@ -101,7 +127,7 @@ impl PoolState {
         {
             return plan.clone();
         }
-        let plan = make_plan(view, valid, key.template.as_deref(), facts.endpoint, &key.existing);
+        let plan = make_plan(view, valid, key.template.as_deref(), facts.endpoint, &key.existing).map(Arc::new);
         self.planned = Some((key, plan.clone()));
         plan
     }
@@ -123,7 +149,7 @@ fn make_plan(
     template: Option<&PodTemplateView>,
     endpoint: Option<&str>,
     existing: &BTreeMap<String, String>,
-) -> PlanResult {
+) -> Result<Planned, Vec<Problem>> {
     let overrides = Overrides {
         queue: valid.queue.clone(),
         tags: valid.spec.tags.clone(),

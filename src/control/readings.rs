@@ -50,7 +50,7 @@ impl std::fmt::Display for QueueKey {
 }
 
 /// What is known of a pool's queue.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
     /// For the policy.
     pub reading: Reading,

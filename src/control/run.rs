@@ -311,12 +311,14 @@ async fn lead_a_term(shared: &Shared, lost: &CancellationToken, stop: &Cancellat
         let ended = shared.clock.mono();
         shared.metrics.ticked(ended.saturating_duration_since(began));
         shared.board.ticked(ended);
+        // A tick over thousands of pools takes long; half of a core is enough for all of them.
+        let soonest = TICK_INTERVAL_MIN.max(2 * ended.saturating_duration_since(began));
         let rest = async {
-            tokio::time::sleep_until(began + TICK_INTERVAL_MIN).await;
+            tokio::time::sleep_until(began + soonest).await;
             tokio::select! {
                 biased;
                 () = wake.notified() => {}
-                () = tokio::time::sleep_until(began + longest) => {}
+                () = tokio::time::sleep_until(began + longest.max(soonest)) => {}
             }
         };
         tokio::select! {

@@ -51,6 +51,13 @@ pub(super) fn pool(
     }
 }
 
+/// The one series that moves while nothing else does.
+pub(super) fn reading_age(metrics: &Metrics, candidate: &Candidate, now: Timestamp) {
+    if let Some(good) = candidate.seen.reading.last_good {
+        metrics.reading_age(&labels(&candidate.view().name), now.duration_since(good.at).as_secs_f64());
+    }
+}
+
 /// A broken pool's series.
 pub(super) fn broken(metrics: &Metrics, facts: &PoolFacts) {
     let labels = labels(&facts.view.name);

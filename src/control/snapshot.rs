@@ -23,7 +23,9 @@ use crate::{
 /// A namespace's Deployments and the pods of each.
 #[derive(Debug)]
 pub struct NamespaceSnapshot {
-    deployments: BTreeMap<String, Arc<DeploymentView>>,
+    deployments: Arc<BTreeMap<String, Arc<DeploymentView>>>,
+    /// Those that pools made, by the pool's uid, oldest first: a look at all of them for each pool would be a square.
+    owned: BTreeMap<String, Vec<Arc<DeploymentView>>>,
     counts: BTreeMap<String, PodCounts>,
     /// One of each generation that has any.
     failures: BTreeMap<String, Failure>,
@@ -34,7 +36,7 @@ pub struct NamespaceSnapshot {
 }
 
 /// A generation with what the shell needs besides the policy.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GenerationFacts {
     /// What the policy sees.
     pub seen: Generation,
@@ -55,40 +57,46 @@ const OVERLAY_MAX: Duration = Duration::from_mins(2);
 
 /// What our own writes left, until the cells show it.
 #[derive(Debug, Default)]
-pub struct Overlay(BTreeMap<(String, String), (Landed, Instant)>);
+pub struct Overlay(BTreeMap<String, BTreeMap<String, (Landed, Instant)>>);
 
 impl Overlay {
     /// A write of the pool with this uid landed.
     pub fn landed(&mut self, uid: &str, deployment: String, landed: Landed, at: Instant) {
-        self.0.insert((uid.to_owned(), deployment), (landed, at));
+        self.0.entry(uid.to_owned()).or_default().insert(deployment, (landed, at));
     }
 
     /// What we left at this Deployment.
     fn get(&self, uid: &str, deployment: &str) -> Option<Landed> {
-        self.0.get(&(uid.to_owned(), deployment.to_owned())).map(|(landed, _)| *landed)
+        self.0.get(uid)?.get(deployment).map(|(landed, _)| *landed)
     }
 
-    fn of_pool<'a>(&'a self, uid: &'a str) -> impl Iterator<Item = (&'a str, Landed)> {
-        let entries = self.0.iter().filter(move |((owner, _), _)| owner == uid);
-        entries.map(|((_, deployment), (landed, _))| (deployment.as_str(), *landed))
+    fn of_pool(&self, uid: &str) -> impl Iterator<Item = (&str, Landed)> {
+        let entries = self.0.get(uid).into_iter().flatten();
+        entries.map(|(deployment, (landed, _))| (deployment.as_str(), *landed))
     }
 
     /// Drops the entries of a pool that the cells show by now, and old ones.
     pub fn settle(&mut self, uid: &str, snapshot: &NamespaceSnapshot, now: Instant) {
-        self.0.retain(|(owner, deployment), (landed, at)| {
+        let Some(entries) = self.0.get_mut(uid) else { return };
+        entries.retain(|deployment, (landed, at)| {
             let is_old = snapshot.is_followed && now.saturating_duration_since(*at) > OVERLAY_MAX;
-            owner != uid || !(is_old || snapshot.shows(deployment, *landed))
+            !(is_old || snapshot.shows(deployment, *landed))
         });
+        if entries.is_empty() {
+            self.0.remove(uid);
+        }
     }
 
     /// The API server says that a Deployment is not there.
     pub fn gone(&mut self, uid: &str, deployment: &str) {
-        self.0.remove(&(uid.to_owned(), deployment.to_owned()));
+        if let Some(entries) = self.0.get_mut(uid) {
+            entries.remove(deployment);
+        }
     }
 
     /// Forgets pools that are gone.
     pub fn retain(&mut self, is_there: impl Fn(&str) -> bool) {
-        self.0.retain(|(uid, _), _| is_there(uid));
+        self.0.retain(|uid, _| is_there(uid));
     }
 }
 
@@ -98,36 +106,39 @@ impl NamespaceSnapshot {
         let mut counts: BTreeMap<String, PodCounts> = BTreeMap::new();
         let mut failures = BTreeMap::new();
         let mut strangers = Vec::new();
-        for pod in cells.pods.objects().into_values() {
+        for pod in cells.pods.objects().values() {
             match pod.labels.get(GENERATION_LABEL) {
                 Some(generation) => {
-                    let failure = count(counts.entry(generation.clone()).or_default(), &pod, now);
+                    let failure = count(counts.entry(generation.clone()).or_default(), pod, now);
                     if let Some(failure) = failure {
                         failures.entry(generation.clone()).or_insert(failure);
                     }
                 }
-                None => strangers.push(pod),
+                None => strangers.push(Arc::clone(pod)),
             }
         }
         let is_followed = cells.deployments.health() == Health::Following;
-        Self { deployments: cells.deployments.objects(), counts, failures, strangers, is_followed, now }
+        let deployments = cells.deployments.objects();
+        let mut owned: BTreeMap<String, Vec<Arc<DeploymentView>>> = BTreeMap::new();
+        for deployment in deployments.values() {
+            if let Some(owner) = &deployment.owner_uid {
+                owned.entry(owner.clone()).or_default().push(Arc::clone(deployment));
+            }
+        }
+        for own in owned.values_mut() {
+            own.sort_by(|a, b| (a.created_at, &a.name).cmp(&(b.created_at, &b.name)));
+        }
+        Self { deployments, owned, counts, failures, strangers, is_followed, now }
     }
 
     /// The generations of a pool, oldest first, the adopted one before all.
     pub fn generations(&self, pool: &PoolView, adopt: Option<&str>, overlay: &Overlay) -> Vec<GenerationFacts> {
-        let mut own: Vec<&Arc<DeploymentView>> = self
-            .deployments
-            .values()
-            .filter(|deployment| deployment.owner_uid.as_deref() == Some(pool.uid.as_str()))
-            .collect();
-        own.sort_by(|a, b| (a.created_at, &a.name).cmp(&(b.created_at, &b.name)));
+        let own = self.owned.get(&pool.uid).into_iter().flatten();
         let adopted =
             adopt.and_then(|name| self.deployments.get(name)).filter(|deployment| deployment.owner_uid.is_none());
 
         let mut facts = Vec::new();
-        for (deployment, is_adopted) in
-            adopted.into_iter().map(|d| (d, true)).chain(own.into_iter().map(|d| (d, false)))
-        {
+        for (deployment, is_adopted) in adopted.into_iter().map(|d| (d, true)).chain(own.map(|d| (d, false))) {
             facts.extend(self.facts(deployment, is_adopted, overlay.get(&pool.uid, &deployment.name)));
         }
         facts.extend(self.created(pool, overlay));

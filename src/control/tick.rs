@@ -11,7 +11,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use kitepool_api::{Problem, validate::ValidPool};
+use kitepool_api::validate::ValidPool;
 use kitepool_policy::{
     decision::Decision,
     memory::Memory,
@@ -26,7 +26,7 @@ use super::{
     announce, conditions,
     hint_sweep::HintSweep,
     hints::HintIndex,
-    pool::{PlanInputs, PoolFacts, PoolState, owner, reference},
+    pool::{Identical, PlanInputs, PlanResult, PoolFacts, PoolState, Quiet, owner, reference},
     pool_status::{self, NewStatus},
     queues::{self, Queue},
     readings::{QueueKey, Readings, Seen},
@@ -45,7 +45,6 @@ use crate::{
         view::PoolView,
         write::Writer,
     },
-    pods::generation::Planned,
     sense::watch::ClusterWatch,
 };
 
@@ -86,8 +85,8 @@ pub struct Term {
 /// A valid pool in this tick.
 pub(super) struct Candidate {
     pub(super) facts: PoolFacts,
-    pub(super) valid: ValidPool,
-    pub(super) plan: Result<Planned, Vec<Problem>>,
+    pub(super) valid: Arc<ValidPool>,
+    pub(super) plan: PlanResult,
     pub(super) seen: Seen,
     pub(super) memory: Memory,
 }
@@ -180,6 +179,7 @@ impl Term {
         for outcome in self.writers.ended() {
             let refusal = outcome.refusal();
             let Some(state) = self.pools.get_mut(&outcome.uid) else { continue };
+            state.quiet = None;
             if let Some(status) = outcome.status {
                 self.shared.metrics.wrote("status", "ok");
                 state.status = status;
@@ -245,26 +245,26 @@ impl Term {
                 continue;
             }
             let snapshot = NamespaceSnapshot::take(cells, now);
-            for view in cells.pools.objects().into_values().filter(|view| !view.is_deleting) {
+            for view in cells.pools.objects().values().filter(|view| !view.is_deleting) {
                 present.insert(view.uid.clone());
                 self.overlay.settle(&view.uid, &snapshot, at);
-                let facts = PoolFacts::gather(Arc::clone(&view), &snapshot, &self.overlay);
-                let state = self.pools.entry(view.uid.clone()).or_insert_with(|| PoolState::load(&view));
+                let facts = PoolFacts::gather(Arc::clone(view), &snapshot, &self.overlay);
+                let state = self.pools.entry(view.uid.clone()).or_insert_with(|| PoolState::load(view));
                 let Ok(valid) = &view.pool else {
                     broken.push(facts);
                     continue;
                 };
                 let endpoint = self.shared.config.endpoint.as_deref();
-                let plan = state.plan(&view, valid, &PlanInputs { cells, generations: &facts.generations, endpoint });
-                let mut valid = (**valid).clone();
+                let plan = state.plan(view, valid, &PlanInputs { cells, generations: &facts.generations, endpoint });
+                let mut valid = Arc::clone(valid);
                 if self.shared.config.is_dry_run {
                     // Where nothing is written every change is somebody else's, and no news.
-                    valid.spec.mode = Mode::Observe;
+                    Arc::make_mut(&mut valid).spec.mode = Mode::Observe;
                 }
                 seen_pools.push((facts, valid, plan));
             }
         }
-        self.readings.want(seen_pools.iter().map(|(facts, valid, _)| (&*facts.view, valid)));
+        self.readings.want(seen_pools.iter().map(|(facts, valid, _)| (&*facts.view, &**valid)));
         self.forget_all_but(&present, &unseen);
         let pools = &self.pools;
         let (readings, writers) = (&self.readings, &self.writers);
@@ -333,6 +333,19 @@ impl Term {
         if decision.is_some_and(|decision| decision.intents.is_empty()) {
             state.refusal = None;
         }
+        let quiet = Quiet {
+            view: Identical(Arc::clone(&candidate.facts.view)),
+            generations: candidate.facts.generations.clone(),
+            plan: candidate.plan.clone(),
+            seen: candidate.seen.clone(),
+            decision: decision.cloned(),
+            companions: companions.to_vec(),
+        };
+        if state.quiet.as_ref() == Some(&quiet) {
+            show::reading_age(&self.shared.metrics, candidate, now);
+            return true;
+        }
+        state.quiet = None;
         let (refusal, stood) = (state.refusal.as_deref(), state.status.get("conditions"));
         let generations = &candidate.facts.generations;
         let verdict = verdict::of(&candidate.plan, &candidate.seen, decision, companions, refusal, generations, stood);
@@ -365,7 +378,10 @@ impl Term {
         let is_early =
             candidate.seen.reading.trouble == Some(Trouble::NotRead) && state.status.get("conditions").is_some();
         if !self.writers.is_free(&view.uid) || (acts.is_empty() && (!has_changed || is_too_soon || is_early)) {
-            return acts.is_empty() && !has_changed;
+            let is_settled = acts.is_empty() && !has_changed;
+            // A write in flight may still leave another status.
+            state.quiet = (is_settled && self.writers.is_free(&view.uid)).then_some(quiet);
+            return is_settled;
         }
         let about = reference(&view.name, &view.uid);
         let news = conditions::news(state.status.get("conditions"), &verdict.conditions);

@@ -11,10 +11,10 @@ use serde_json::Value;
 
 use super::{
     conditions::{Condition, ConditionType},
+    pool::PlanResult,
     readings::Seen,
     snapshot::GenerationFacts,
 };
-use crate::pods::generation::Planned;
 
 /// Conditions and sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub struct Verdict {
 
 /// Of a pool that is valid.
 pub fn of(
-    plan: &Result<Planned, Vec<Problem>>,
+    plan: &PlanResult,
     seen: &Seen,
     decision: Option<&Decision>,
     companions: &[PoolName],
@@ -55,12 +55,7 @@ pub fn invalid(problems: &[Problem]) -> Condition {
     Condition::new(ConditionType::Ready, false, "Invalid", message)
 }
 
-fn ready(
-    plan: &Result<Planned, Vec<Problem>>,
-    seen: &Seen,
-    decision: Option<&Decision>,
-    refusal: Option<&str>,
-) -> Condition {
+fn ready(plan: &PlanResult, seen: &Seen, decision: Option<&Decision>, refusal: Option<&str>) -> Condition {
     let not = |reason, message: String| Condition::new(ConditionType::Ready, false, reason, message);
     if let Err(problems) = plan {
         return not("DefinitionBroken", format!("{}. What runs is kept as it is", sentences(problems)));
