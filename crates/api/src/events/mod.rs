@@ -109,13 +109,13 @@ impl Told {
         };
         // The bounds of the resource: what the API server would refuse must not take the batch's other jobs along.
         let Some(mut problem) = Job::from(job.clone()).problem("") else { return Ok(job) };
-        problem.path = match problem.path.as_str() {
+        let place = match problem.path.as_str() {
             ".id" => places.id,
             ".queue" | ".rules" => places.rules,
             ".runnableAt" => places.runnable_at,
             _ => places.other,
-        }
-        .to_owned();
+        };
+        place.clone_into(&mut problem.path);
         Err(Unusable::Malformed(problem))
     }
 }
