@@ -160,7 +160,7 @@ pub(crate) fn address_in(authorization: &str) -> String {
 /// Answers one request on each connection, says that it stays, and hangs up.
 pub(crate) fn server_that_hangs_up() -> String {
     serve_by_hand(|stream| {
-        let mut request = [0; 65_536];
+        let mut request = vec![0; 65_536];
         let _ = stream.read(&mut request).unwrap();
         stream
             .write_all(b"HTTP/1.1 201 Created\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}")
