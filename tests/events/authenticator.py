@@ -1,7 +1,7 @@
-"""The cluster's side of an EKS token: the rules of aws-iam-authenticator, and the signature worked out anew from the secret key.
+"""Simulated: the cluster's side of an EKS token, by the rules of aws-iam-authenticator, with the signature worked out anew.
 
-Written from the rules and from AWS's description of signature version 4, and sharing nothing with what is tested. A real cluster asks STS
-whose signature it is; here the secret keys are known, so the signature itself can be looked at.
+Written from the rules and from AWS's description of signature version 4, and sharing nothing with what is tested. A real
+cluster asks STS whose signature it is; here the secret keys are known, so the signature itself can be looked at.
 """
 
 import base64
@@ -29,7 +29,7 @@ class Refused(Exception):
 
 
 class Authenticator:
-    """Of one cluster. `keys` are secret key, session token and principal by access key id."""
+    """Of one cluster. `keys` are secret key, session token and principal by access key id; more may be added."""
 
     def __init__(self, cluster: str, region: str, keys: "dict[str, tuple[str, str | None, str]]"):
         self.cluster, self.region, self.keys = cluster, region, keys

@@ -1,9 +1,8 @@
-#!/usr/bin/env python3
 """From an event on the bus to a JobHint in a real API server, through the real function: end_to_end.py BOOTSTRAP
 
-Real: the function's program, the rule and queues of the template, a Kubernetes API server with the chart in it (rights, quota, schema), TLS.
-Simulated: EventBridge and SQS (moto), the poller between queue and function (here), Lambda's sandbox (sandbox.py), and what finds out the
-role behind a token (front.py, authenticator.py).
+Real: the function's program, the rule and queues of the template, a Kubernetes API server with the chart in it (rights, quota,
+schema), TLS. Simulated: EventBridge, SQS and the poller (aws.py), Lambda's sandbox (sandbox.py), and what finds out the role
+behind a token (front.py, authenticator.py).
 """
 
 import base64
@@ -23,18 +22,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
-import boto3  # noqa: E402
 from authenticator import PREFIX, Authenticator, Refused  # noqa: E402
+from aws import REGION, SOURCE, Aws  # noqa: E402
 from botocore.auth import SigV4QueryAuth  # noqa: E402
 from botocore.awsrequest import AWSRequest  # noqa: E402
 from botocore.credentials import Credentials  # noqa: E402
-from front import Front, certificates  # noqa: E402
+from front import CertificateFront, Front, certificates  # noqa: E402
 from kubernetes_api import Api, ControlPlane, Refused as ApiRefused, eventually  # noqa: E402
 from sandbox import Sandbox, environment  # noqa: E402
 from template import Stack  # noqa: E402
 
-NAMESPACE, CLUSTER, REGION = "buildkite", "ci", "eu-west-1"
-SOURCE = "aws.partner/buildkite.com/acme/0106-187c-12cd4fe"
+NAMESPACE, CLUSTER = "buildkite", "ci"
 # A session token has all of these in it.
 KEY_ID, SECRET, SESSION = "ASIAEXAMPLE", "topsecret/key+", "IQoJb3JpZ2luX2VjE+/+Q==" + "x/+=" * 200
 ROLE = "arn:aws:sts::123456789012:assumed-role/Role/kitepool"
@@ -47,99 +45,6 @@ def event(job: str, **changes) -> dict:
     now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
     detail["job"] |= {"uuid": job, "agent_query_rules": ["os=linux", "queue=linux"], "runnable_at": now, **changes}
     return detail
-
-
-class Aws:
-    """moto, with what the template makes of a bus and its queues."""
-
-    def __init__(self, folder: Path, stack: Stack):
-        with (folder / "moto.log").open("w") as log:
-            command = [Path(sys.executable).parent / "moto_server", "--host", "127.0.0.1", "--port", "0"]
-            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONUNBUFFERED": "1"})
-
-        def address():
-            found = [word for word in (folder / "moto.log").read_text().split() if word.startswith("http://127.0.0.1:")]
-            return found[0].rstrip("/") if found else None
-
-        self.address = eventually(address, 60)
-        keys = {"aws_access_key_id": "123456789012", "aws_secret_access_key": "x", "region_name": REGION}
-        self.events = boto3.client("events", endpoint_url=self.address, **keys)
-        self.sqs = boto3.client("sqs", endpoint_url=self.address, **keys)
-        self.resources = {name: resource["Properties"] for name, resource in stack.resources().items()}
-        self.queues, self.hidden = {}, []
-        for name in ("DeadLetters", "Queue"):
-            wanted = self.resources[name]
-            redrive = wanted.get("RedrivePolicy")
-            attributes = {"VisibilityTimeout": str(wanted.get("VisibilityTimeout", 30))}
-            attributes["MessageRetentionPeriod"] = str(wanted["MessageRetentionPeriod"])
-            attributes |= {"RedrivePolicy": json.dumps(redrive)} if redrive else {}
-            self.queues[name] = self.sqs.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
-        # moto takes a name with slashes for an ARN and looks for its last part only. So the bus has that name here; the rule and
-        # the events name it as on AWS.
-        assert self.resources["EventBus"] == {"Name": SOURCE, "EventSourceName": SOURCE}
-        self.events.create_event_bus(Name=SOURCE.rsplit("/", 1)[1])
-        rule = self.resources["Rule"]
-        self.events.put_rule(Name="Rule", EventBusName=SOURCE, EventPattern=json.dumps(rule["EventPattern"]))
-        (target,) = rule["Targets"]
-        done = self.events.put_targets(Rule="Rule", EventBusName=SOURCE, Targets=[{"Id": target["Id"], "Arn": target["Arn"]}])
-        assert done["FailedEntryCount"] == 0, done
-
-    def put(self, *details: dict, kind: str = "Job Scheduled"):
-        for start in range(0, len(details), 10):
-            entries = [
-                {"EventBusName": SOURCE, "Source": SOURCE, "DetailType": kind, "Detail": json.dumps(detail)}
-                for detail in details[start : start + 10]
-            ]
-            assert self.events.put_events(Entries=entries)["FailedEntryCount"] == 0
-
-    def depth(self, name: str) -> int:
-        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-        attributes = self.sqs.get_queue_attributes(QueueUrl=self.queues[name], AttributeNames=names)["Attributes"]
-        return sum(int(value) for value in attributes.values())
-
-    def purge(self):
-        self.again()
-        for name in self.queues:
-            while messages := self.sqs.receive_message(QueueUrl=self.queues[name], MaxNumberOfMessages=10).get("Messages"):
-                for message in messages:
-                    self.sqs.delete_message(QueueUrl=self.queues[name], ReceiptHandle=message["ReceiptHandle"])
-
-    def poll(self, sandbox: Sandbox) -> "list[dict]":
-        """Plays the event source mapping until the queue has nothing visible: a line of log for each invocation. What has to come
-        again stays hidden, as it would for its visibility timeout; `again` shortens that."""
-        url, lines = self.queues["Queue"], []
-        size = self.resources["Mapping"]["BatchSize"]
-        while True:
-            received = self.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=size, AttributeNames=["All"])
-            messages = received.get("Messages", [])
-            if not messages:
-                return lines
-            records = [
-                {"messageId": m["MessageId"], "receiptHandle": m["ReceiptHandle"], "body": m["Body"], "attributes": m["Attributes"],
-                 "messageAttributes": {}, "eventSource": "aws:sqs", "awsRegion": REGION}
-                for m in messages
-            ]  # fmt: skip
-            answer, line, _ = sandbox.invoke({"Records": records})
-            lines.append(line)
-            # Strictly as Lambda reads it: anything else than a list of known names means that all of it failed.
-            assert set(answer) == {"batchItemFailures"}, answer
-            failed = {failure["itemIdentifier"] for failure in answer["batchItemFailures"]}
-            assert failed <= {m["MessageId"] for m in messages}
-            self.hidden += [m for m in messages if m["MessageId"] in failed]
-            for message in messages:
-                if message["MessageId"] not in failed:
-                    self.sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
-
-    def again(self):
-        """Ends the visibility timeout of what has failed."""
-        for message in self.hidden:
-            handle = message["ReceiptHandle"]
-            self.sqs.change_message_visibility(QueueUrl=self.queues["Queue"], ReceiptHandle=handle, VisibilityTimeout=0)
-        self.hidden = []
-
-    def close(self):
-        self.process.kill()
-        self.process.wait()
 
 
 def helm(*arguments: str):
@@ -165,7 +70,8 @@ class World:
         self.api.post("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
         helm("install", "kitepool")
         eventually(lambda: self.api.exists(HINTS))
-        stack = Stack(EventSourceName=SOURCE, ClusterName=CLUSTER, QueueRules="queue=linux,queue=gpu", JobsWithoutRulesToo="false")
+        queues = {"QueueRules": "queue=linux,queue=gpu", "JobsWithoutRulesToo": "false"}
+        stack = Stack(EventSourceName=SOURCE, ClusterName=CLUSTER, **queues)
         self.aws = Aws(folder, stack)
         groups = {ROLE: self.aws.resources["AccessEntry"]["KubernetesGroups"]}
         self.front = Front(folder, self.api, Authenticator(CLUSTER, REGION, {KEY_ID: (SECRET, SESSION, ROLE)}), groups)
@@ -174,13 +80,14 @@ class World:
         variables = dict(self.aws.resources["Function"]["Environment"]["Variables"])
         variables["KITEPOOL_CLUSTER_ENDPOINT"] = self.front.address
         variables["KITEPOOL_CLUSTER_CA"] = base64.b64encode(self.front.authority).decode()
-        secrets = [changes.pop(name, known) for name, known in (("key_id", KEY_ID), ("secret", SECRET), ("session", SESSION))]
-        sandbox = Sandbox(self.bootstrap, environment({**variables, **changes}, *secrets), self.aws.resources["Function"]["Timeout"])
+        secret = changes.pop("secret", SECRET)
+        variables = environment({**variables, **changes}, KEY_ID, secret, SESSION)
+        sandbox = Sandbox(self.bootstrap, variables, self.aws.resources["Function"]["Timeout"])
         self.sandboxes.append(sandbox)
         return sandbox
 
     def quota(self, size: int):
-        """Sets it, and waits until it is counted: Kubernetes looks at a new kind after up to 30 s, and at a quota when it changes."""
+        """Sets it, and waits until it is counted: a new kind within 30 s, a quota whenever it changes."""
         path = f"/api/v1/namespaces/{NAMESPACE}/resourcequotas/kitepool-hints"
         resource = "count/jobhints.kitepool.dev"
 
@@ -311,7 +218,8 @@ class EndToEnd(unittest.TestCase):
     def test_a_writer_may_create_hints_and_nothing_else(self):
         def may(verb: str, group: str, resource: str, namespace: str = NAMESPACE) -> bool:
             attributes = {"namespace": namespace, "group": group, "resource": resource, "verb": verb}
-            spec = {"user": ROLE, "groups": WORLD.front.groups[ROLE] + ["system:authenticated"], "resourceAttributes": attributes}
+            groups = [*WORLD.front.groups[ROLE], "system:authenticated"]
+            spec = {"user": ROLE, "groups": groups, "resourceAttributes": attributes}
             review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec}
             return WORLD.api.post("/apis/authorization.k8s.io/v1/subjectaccessreviews", review)["status"]["allowed"]
 
@@ -319,12 +227,14 @@ class EndToEnd(unittest.TestCase):
         self.assertFalse(may("create", "kitepool.dev", "jobhints", "default"))
         for verb in ("get", "list", "watch", "update", "patch", "delete", "deletecollection"):
             self.assertFalse(may(verb, "kitepool.dev", "jobhints"), verb)
-        for group, resource in (("batch", "jobs"), ("", "pods"), ("", "secrets"), ("apps", "deployments"), ("kitepool.dev", "agentpools")):
+        others = [("batch", "jobs"), ("", "pods"), ("", "secrets"), ("apps", "deployments"), ("kitepool.dev", "agentpools")]
+        for group, resource in others:
             for verb in ("create", "get", "list", "patch"):
                 self.assertFalse(may(verb, group, resource), f"{verb} {resource}")
 
     def test_a_token_for_another_cluster_or_by_another_key_is_refused(self):
-        for changes in ({"KITEPOOL_CLUSTER_NAME": "other"}, {"secret": "another"}, {"KITEPOOL_CLUSTER_REGION": "us-east-1"}):
+        others = ({"KITEPOOL_CLUSTER_NAME": "other"}, {"secret": "another"}, {"KITEPOOL_CLUSTER_REGION": "us-east-1"})
+        for changes in others:
             WORLD.clear()
             WORLD.front.refused.clear()
             WORLD.aws.put(event(identities(1)[0]))
@@ -342,8 +252,10 @@ class EndToEnd(unittest.TestCase):
         self.assertEqual(len(WORLD.front.answers), before)
 
     def test_the_authenticator_knows_a_good_token_from_a_bad_one(self):
+        regional = f"sts.{REGION}.amazonaws.com"
+
         # By botocore, so that neither the function nor the authenticator judges itself.
-        def token(cluster=CLUSTER, secret=SECRET, host=f"sts.{REGION}.amazonaws.com", more="", expires=60, change=None) -> str:
+        def token(cluster=CLUSTER, secret=SECRET, host=regional, more="", expires=60, change=None) -> str:
             url = f"https://{host}/?Action=GetCallerIdentity&Version=2011-06-15{more}"
             request = AWSRequest(method="GET", url=url, headers={"x-k8s-aws-id": cluster})
             SigV4QueryAuth(Credentials(KEY_ID, secret, SESSION), "sts", REGION, expires=expires).add_auth(request)
@@ -371,31 +283,84 @@ class EndToEnd(unittest.TestCase):
             with self.assertRaises(Refused):
                 authenticator.principal(bad)
 
+    def test_the_credentials_of_an_assumed_role_sign_the_token(self):
+        arn = "arn:aws:iam::210987654321:role/hints"
+        sandbox = WORLD.sandbox(KITEPOOL_ASSUME_ROLE_ARN=arn, AWS_ENDPOINT_URL_STS=WORLD.aws.address)
+        WORLD.aws.put(event(identities(1)[0]))
+        (line,) = WORLD.aws.poll(sandbox)
+        # Nobody has told the cluster of that role's keys yet.
+        self.assertEqual((line["redelivered"], line["trouble"]), (1, "unauthorized"), line)
+        with urllib.request.urlopen(f"{WORLD.aws.address}/moto-api/data.json") as answer:
+            assumed = json.load(answer)["sts"]["AssumedRole"]
+        # It was assumed once for the invocation, and again after the first refusal.
+        self.assertEqual([role["role_arn"] for role in assumed], [arn, arn])
+        principal = "arn:aws:sts::210987654321:assumed-role/hints/kitepool-lambda"
+        for role in assumed:
+            key = (role["secret_access_key"], role["session_token"], principal)
+            WORLD.front.authenticator.keys[role["access_key_id"]] = key
+        WORLD.front.groups[principal] = WORLD.front.groups[ROLE]
+        WORLD.aws.again()
+        (line,) = WORLD.aws.poll(sandbox)
+        self.assertEqual(line["created"], 1, line)
+
+    def lines(self, kubeconfig: Path, *details: dict) -> "list[dict]":
+        """The program without Lambda."""
+        text = "".join(json.dumps(envelope(detail)) + "\n" for detail in details)
+        variables = {"KUBECONFIG": str(kubeconfig), "KITEPOOL_NAMESPACE": NAMESPACE}
+        done = subprocess.run([WORLD.bootstrap], input=text, env=variables, capture_output=True, text=True, timeout=60)
+        self.assertEqual(done.returncode, 0, done.stdout)
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def test_without_lambda_a_kubeconfig_leads_to_the_api_server(self):
+        jobs = identities(2)
+        lines = self.lines(Path(WORLD.kubeconfig), *[event(job) for job in jobs])
+        self.assertEqual([line["created"] for line in lines], [1, 1])
+        self.assertEqual(set(WORLD.jobs()), set(jobs))
+
+    def test_without_lambda_a_client_certificate_is_shown(self):
+        with tempfile.TemporaryDirectory() as folder:
+            folder = Path(folder)
+            front = CertificateFront(folder)
+            (folder / "authority.pem").write_bytes(front.authority)
+            (folder / "kubeconfig").write_text(
+                "current-context: here\n"
+                "contexts: [{ name: here, context: { cluster: c, user: u } }]\n"
+                f"clusters: [{{ name: c, cluster: {{ server: '{front.address}', certificate-authority: authority.pem }} }}]\n"
+                "users: [{ name: u, user: { client-certificate: client.pem, client-key: client.pem } }]\n"
+            )
+            (line,) = self.lines(folder / "kubeconfig", event(identities(1)[0]))
+            self.assertEqual((line["created"], front.users), (1, ["relay"]))
+
     def test_z_one_connection_serves_every_invocation_and_what_they_take_is_printed(self):
         inits = []
         for _ in range(10):
             sandbox = WORLD.sandbox()
             inits.append(sandbox.init)
-        batch = lambda: {"Records": [{"messageId": "1", "body": json.dumps(envelope(event(identities(1)[0])))}]}  # noqa: E731
+
+        def batch() -> dict:
+            return {"Records": [{"messageId": "1", "body": json.dumps(envelope(event(identities(1)[0])))}]}
+
         handshakes = WORLD.front.handshakes
         _, line, cold = sandbox.invoke(batch())
         self.assertEqual(line["created"], 1, line)
         warm = [sandbox.invoke(batch()) for _ in range(50)]
-        self.assertEqual(WORLD.front.handshakes, handshakes + 1, "one connection for all of them")
-        dropped = [sandbox.invoke({"Records": [{"messageId": "1", "body": "{}"}]})[2] for _ in range(50)]
+        self.assertEqual(WORLD.front.handshakes, handshakes + 1)
+        without = [sandbox.invoke({"Records": [{"messageId": "1", "body": "{}"}]})[2] for _ in range(50)]
+        whole = statistics.median(took for _, _, took in warm)
+        calls = statistics.median(line["milliseconds"] for _, line, _ in warm)
         print(
-            f"times in ms, medians: start to first request for work {statistics.median(inits):.1f}, first invocation with its "
-            f"handshake {cold:.1f}, warm {statistics.median(took for _, _, took in warm):.1f} of which the call "
-            f"and its way through two simulated ends {statistics.median(line['milliseconds'] for _, line, _ in warm):.0f}, without a call "
-            f"{statistics.median(dropped):.1f}; {sandbox.memory()} KiB at most",
+            f"medians in ms: start to first request for work {statistics.median(inits):.1f}, first invocation with its "
+            f"handshake {cold:.1f}, later ones {whole:.1f}, of which {calls:.0f} for the call by way of the simulated front; "
+            f"one without a call {statistics.median(without):.1f}; {sandbox.memory()} KiB at most",
             flush=True,
         )
 
 
 def envelope(detail: dict) -> dict:
+    """As EventBridge wraps it."""
     now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return {"version": "0", "id": "1", "detail-type": "Job Scheduled", "source": SOURCE, "account": "123456789012", "time": now,
-            "region": REGION, "resources": [], "detail": detail}  # fmt: skip
+    known = {"version": "0", "id": "1", "account": "123456789012", "time": now, "region": REGION, "resources": []}
+    return {**known, "detail-type": "Job Scheduled", "source": SOURCE, "detail": detail}
 
 
 def main() -> int:

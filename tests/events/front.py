@@ -1,5 +1,5 @@
-"""Simulated: the front of an EKS cluster, before a real API server. It ends TLS, finds out by the token who asks, and hands the request on
-in that one's name, so that rights, quota and validation are the real API server's own."""
+"""Simulated: the front of an EKS cluster, before a real API server. It ends TLS, finds out by the token who asks, and hands
+the request on in that one's name, so that rights, quota and validation are the real API server's own."""
 
 import http.client
 import ipaddress
@@ -18,7 +18,7 @@ from cryptography.x509.oid import NameOID
 
 
 def certificates(folder: Path) -> "tuple[Path, bytes]":
-    """A chain file with key for 127.0.0.1, and the authority's certificate in PEM."""
+    """A chain file with key for 127.0.0.1, and the authority's certificate in PEM. Beside it `client.pem`, of the same one."""
     now = datetime.now(timezone.utc)
 
     def certificate(name, key, issuer, issuer_key, *extensions):
@@ -38,11 +38,46 @@ def certificates(folder: Path) -> "tuple[Path, bytes]":
     authority = certificate(authority_name, authority_key, authority_name, authority_key, basic)
     alternative = (x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
     served = certificate(named("simulated EKS"), key, authority_name, authority_key, alternative)
+    shown = certificate(named("relay"), key, authority_name, authority_key)
     pem = serialization.Encoding.PEM
     private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     path = folder / "front.pem"
     path.write_bytes(private + served.public_bytes(pem))
+    (folder / "client.pem").write_bytes(private + shown.public_bytes(pem))
     return path, authority.public_bytes(pem)
+
+
+class CertificateFront:
+    """Simulated: an API server that knows its users by their certificates alone, and takes everything."""
+
+    def __init__(self, folder: Path):
+        chain, self.authority = certificates(folder)
+        self.users: "list[str]" = []
+        users = self.users
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_):
+                pass
+
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                assert "Authorization" not in self.headers
+                users.append(dict(pair[0] for pair in self.connection.getpeercert()["subject"])["commonName"])
+                self.send_response(201)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(chain)
+        context.load_verify_locations(cadata=self.authority.decode())
+        context.verify_mode = ssl.CERT_REQUIRED
+        self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+        self.address = f"https://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
 
 class Front:

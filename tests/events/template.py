@@ -8,7 +8,8 @@ import yaml
 PATH = Path(__file__).resolve().parents[2] / "deploy/aws/events.yaml"
 
 # What stands for the account that the stack would be in.
-PSEUDO = {"AWS::AccountId": "123456789012", "AWS::Region": "eu-west-1", "AWS::Partition": "aws", "AWS::StackName": "kitepool"}
+PSEUDO = {"AWS::AccountId": "123456789012", "AWS::Region": "eu-west-1", "AWS::Partition": "aws"}
+PSEUDO |= {"AWS::StackName": "kitepool"}
 
 NO_VALUE = object()
 
@@ -85,7 +86,9 @@ class Stack:
                 return self.condition(argument)
             if function.startswith("Fn::"):
                 return getattr(self, f"_{function[4:].lower()}")(argument)
-        resolved = {key: self.resolve(item) for key, item in value.items() if key != "Condition" or isinstance(item, dict)}
+        # A resource's own condition is a name, and has been looked at. That of a policy's statement is an object.
+        kept = {key: item for key, item in value.items() if key != "Condition" or isinstance(item, dict)}
+        resolved = {key: self.resolve(item) for key, item in kept.items()}
         return {key: item for key, item in resolved.items() if item is not NO_VALUE}
 
     def _ref(self, name):

@@ -78,7 +78,8 @@ impl Endpoint {
 pub enum Place {
     /// It is known.
     Known(Arc<Client>),
-    /// EKS is asked, and asked again when nobody answers there any more: a cluster that was made anew has another address.
+    /// EKS is asked, and asked again when nobody answers there any more: a cluster that was made anew has another
+    /// address.
     Described {
         /// Who asks.
         describer: Box<Describer>,
@@ -158,7 +159,8 @@ impl Cluster {
         let client = self.client().await?;
         let mut reply = self.post(&client, body, false).await?;
         if reply.status == 401 {
-            // A token that was good a moment ago may have outlived its credentials. One that is new and refused stays so.
+            // A token that was good a moment ago may have outlived its credentials. One that is new and refused stays
+            // so.
             reply = self.post(&client, body, true).await?;
         }
         Ok(verdict::read(&client.origin().to_string(), &reply))

@@ -1,5 +1,5 @@
-//! From what an invocation brought to one fate for each record: the jobs go into as few hints as they fit, and each record
-//! shares the fate of its job's hint.
+//! From what an invocation brought to one fate for each record: the jobs go into as few hints as they fit, and each
+//! record shares the fate of its job's hint.
 //!
 //! ```text
 //!  record ─┬─ no job, or too old ───────────────────────────► dropped, with a reason
@@ -31,7 +31,8 @@ pub const SOURCE: &str = "eventbridge";
 /// How often one hint is tried in an invocation. After that SQS waits longer than we may.
 pub const ATTEMPTS: usize = 3;
 
-/// Before the second attempt, doubled before each further one. Two writers that met at a quota's counter are done by then.
+/// Before the second attempt, doubled before each further one. Two writers that met at a quota's counter are done by
+/// then.
 pub const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// No attempt begins with less than this left: its answer would not be waited for.

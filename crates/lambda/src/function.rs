@@ -129,7 +129,8 @@ fn milliseconds(time: SignedDuration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// A batch names what has to come again. An event by itself, and a batch with a record that has no name, come again whole.
+/// A batch names what has to come again. An event by itself, and a batch with a record that has no name, come again
+/// whole.
 fn answer(invocation: &Invocation, delivery: &Delivery) -> Result<Value, String> {
     let again = || delivery.fates.iter().zip(invocation.records()).filter(|(fate, _)| **fate == Fate::Redelivered);
     let why = || {
@@ -148,8 +149,8 @@ fn answer(invocation: &Invocation, delivery: &Delivery) -> Result<Value, String>
     }
 }
 
-/// Writes a line of JSON where Lambda, and everybody else, collects it. A log that cannot be written is nobody's reason to
-/// lose an event.
+/// Writes a line of JSON where Lambda, and everybody else, collects it. A log that cannot be written is nobody's reason
+/// to lose an event.
 pub fn write_log(line: &impl Serialize) {
     let Ok(mut text) = serde_json::to_vec(line) else { return };
     text.push(b'\n');

@@ -1,7 +1,7 @@
 //! HTTP/1.1 to one origin over one connection that is kept for the next call.
 //!
-//! Every call through it may be made twice: names are deterministic, and what was not answered is asked again. So a kept
-//! connection that turns out to be dead costs a new one and nothing else.
+//! Every call through it may be made twice: names are deterministic, and what was not answered is asked again. So a
+//! kept connection that turns out to be dead costs a new one and nothing else.
 
 use std::{fmt, time::Duration};
 
@@ -24,8 +24,8 @@ use crate::{
     trouble::{Trouble, shortened},
 };
 
-/// The largest answer that is read. A stored hint of 100 jobs comes to some 100 KiB at most, an event from the Runtime API to
-/// 6 MiB.
+/// The largest answer that is read. A stored hint of 100 jobs comes to some 100 KiB at most, an event from the Runtime
+/// API to 6 MiB.
 pub const ANSWER_MAX: usize = 7 * 1024 * 1024;
 
 /// A connection that lay longer is not tried. Load balancers and NAT gateways of AWS forget idle ones after 350 s, some

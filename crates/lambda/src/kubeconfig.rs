@@ -1,7 +1,7 @@
 //! As much of a kubeconfig as says where an API server is and who we are there.
 //!
-//! The current context's server, authority, and a token, token file or client certificate. Programs and providers that would
-//! have to be run for a token are refused with a sentence: what would run them does not belong here.
+//! The current context's server, authority, and a token, token file or client certificate. Programs and providers that
+//! would have to be run for a token are refused with a sentence: what would run them does not belong here.
 
 use std::path::{Path, PathBuf};
 

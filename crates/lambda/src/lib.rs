@@ -6,7 +6,8 @@
 //!                                                    └─► one fate for each record ─► answer, one line of log
 //! ```
 //!
-//! It holds one right (`create jobhints`), knows no pools, and keeps nothing: what it could not store it asks to get again.
+//! It holds one right (`create jobhints`), knows no pools, and keeps nothing: what it could not store it asks to get
+//! again.
 
 pub mod aws;
 pub mod clock;

@@ -1,4 +1,5 @@
-//! What an API server's answer to a new hint means: it is there, there is no room, it will never be taken, or ask again.
+//! What an API server's answer to a new hint means: it is there, there is no room, it will never be taken, or ask
+//! again.
 
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use crate::{http_client::Reply, trouble::Trouble};
 pub enum Verdict {
     /// Stored, now or before: its name says what is in it.
     There,
-    /// The namespace's quota is full. There are hints enough for the controller to work on, and it deletes what is settled.
+    /// The namespace's quota is full. There are hints enough for the controller to work on, and it deletes what is
+    /// settled.
     Full(String),
     /// The API server will not take this object, however often it comes.
     Invalid(String),
@@ -51,7 +53,8 @@ pub fn read(origin: &str, reply: &Reply) -> Verdict {
         409 => Verdict::NotYet(trouble(), Again::Soon(None)),
         // Said of a name that is there already as well: a full quota is looked at before the name.
         403 if status.message.contains("exceeded quota") => Verdict::Full(words()),
-        // A quota that Kubernetes has not counted yet, for up to five minutes after its creation: there may well be room.
+        // A quota that Kubernetes has not counted yet, for up to five minutes after its creation: there may well be
+        // room.
         403 if status.message.contains("status unknown for quota") => Verdict::NotYet(trouble(), Again::Later),
         422 => Verdict::Invalid(words()),
         429 | 500.. => Verdict::NotYet(trouble(), Again::Soon(retry_after(reply))),

@@ -1,5 +1,5 @@
-//! Ten thousand random batches against a simulated API server that fails in every way an API server does: each record has one
-//! fate, the fates add up, and nothing is said to be stored that is not.
+//! Ten thousand random batches against a simulated API server that fails in every way an API server does: each record
+//! has one fate, the fates add up, and nothing is said to be stored that is not.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,5 @@
-//! One field of a JSON object at a time, by its path: absent and `null` are the same, and a sentence never repeats what came in.
+//! One field of a JSON object at a time, by its path: absent and `null` are the same, and a sentence never repeats what
+//! came in.
 
 use serde_json::Value;
 

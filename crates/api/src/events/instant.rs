@@ -12,8 +12,8 @@ const INSTANT_MAX: usize = 40;
 
 const REMEDY: &str = "send it like 2026-01-31T12:00:00Z or 2026-01-31 12:00:00 UTC";
 
-/// The first of these paths that holds an instant. One that holds something else is a problem, lest a later field that means
-/// something else quietly take its place.
+/// The first of these paths that holds an instant. One that holds something else is a problem, lest a later field that
+/// means something else quietly take its place.
 pub(super) fn first(object: &Value, paths: &[&str]) -> Result<Option<Timestamp>, Unusable> {
     for path in paths {
         if let Some(text) = fields::optional_text(object, path, REMEDY)? {

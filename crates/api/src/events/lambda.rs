@@ -11,8 +11,8 @@ const MESSAGE_ID_MAX: usize = 100;
 /// One thing to answer for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// What the answer calls it, should it have to come again. `None` where the batch gives it no name: then only the whole
-    /// batch can come again.
+    /// What the answer calls it, should it have to come again. `None` where the batch gives it no name: then only the
+    /// whole batch can come again.
     pub message: Option<String>,
     /// Its job, or why it has none.
     pub job: Result<HintedJob, Unusable>,
@@ -37,8 +37,8 @@ impl Invocation {
     }
 }
 
-/// Reads a function's input; every record of it, since one that nobody answers for would be lost. What is neither a batch nor an event counts as a malformed event: it would not become better by
-/// coming again.
+/// Reads a function's input; every record of it, since one that nobody answers for would be lost. What is neither a
+/// batch nor an event counts as a malformed event: it would not become better by coming again.
 pub fn read_invocation(body: &[u8], assumed: &Assumed) -> Invocation {
     let event = match fields::json(body, "event", "send a batch of SQS or an event of EventBridge") {
         Ok(event) => event,

@@ -6,8 +6,8 @@
 //!                                 webhook body ──┘
 //! ```
 //!
-//! Lenient where a sender is odd, strict about what a hint needs: an id, a queue, an instant. A field that nobody here needs
-//! is never looked at. Nothing here panics whatever comes in; `fuzz/` goes on trying.
+//! Lenient where a sender is odd, strict about what a hint needs: an id, a queue, an instant. A field that nobody here
+//! needs is never looked at. Nothing here panics whatever comes in; `fuzz/` goes on trying.
 
 mod eventbridge;
 mod fields;
@@ -68,7 +68,8 @@ impl std::fmt::Display for Unusable {
 pub struct Assumed {
     /// The key of the default queue: a job that asks for no queue goes there, and its event does not say where that is.
     pub default_queue: String,
-    /// The Buildkite cluster's uuid, where everything that this receiver gets is of one cluster. What an event says itself wins.
+    /// The Buildkite cluster's uuid, where everything that this receiver gets is of one cluster. What an event says
+    /// itself wins.
     pub cluster: Option<String>,
 }
 

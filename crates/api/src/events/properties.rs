@@ -1,6 +1,7 @@
 //! What holds for whatever comes in: no panic, and what is taken is a hint that its reader takes as well.
 //!
-//! Good payloads with a few wounds get further than noise does. `fuzz/run` looks for longer and for what reaches new code.
+//! Good payloads with a few wounds get further than noise does. `fuzz/run` looks for longer and for what reaches new
+//! code.
 
 use fastrand::Rng;
 use jiff::Timestamp;

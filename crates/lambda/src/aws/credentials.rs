@@ -1,4 +1,5 @@
-//! Whose credentials sign: the function's own, which Lambda puts into its environment, or those of a role that it assumes.
+//! Whose credentials sign: the function's own, which Lambda puts into its environment, or those of a role that it
+//! assumes.
 
 use std::time::{Duration, SystemTime};
 

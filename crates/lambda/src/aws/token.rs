@@ -1,7 +1,8 @@
-//! The token by which an EKS cluster knows a role: an address of STS, signed here, that the cluster calls to learn who signed.
+//! The token by which an EKS cluster knows a role: an address of STS, signed here, that the cluster calls to learn who
+//! signed.
 //!
-//! Making one asks nobody and needs no right. It is kept for a while all the same, since the API server remembers whose a token
-//! is, and a new one each time would make it ask STS each time.
+//! Making one asks nobody and needs no right. It is kept for a while all the same, since the API server remembers whose
+//! a token is, and a new one each time would make it ask STS each time.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,8 +19,8 @@ const PREFIX: &str = "k8s-aws-v1.";
 /// The header by which a token is for one cluster and no other.
 const CLUSTER_HEADER: &str = "x-k8s-aws-id";
 
-/// For how long the address is signed. What counts to the cluster is its date, but it wants to see this, and the reference
-/// client says 60 s.
+/// For how long the address is signed. What counts to the cluster is its date, but it wants to see this, and the
+/// reference client says 60 s.
 const SIGNED_FOR: Duration = Duration::from_mins(1);
 
 /// A cluster takes a token for 15 minutes from its date. Its clock may be ahead of ours by one of them.
@@ -91,7 +92,8 @@ mod tests {
 
     use super::*;
 
-    /// As botocore 1.44.8 signs the same, with a session token that holds everything that means something in an address.
+    /// As botocore 1.44.8 signs the same, with a session token that holds everything that means something in an
+    /// address.
     const NASTY: &str = "IQoJb3JpZ2luX2VjE+/+Q==%3D &é?#";
     const AS_BOTOCORE_NASTY: &str = "https://sts.eu-west-1.amazonaws.com/?Action=GetCallerIdentity&Version=2011-06-15\
         &X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIDEXAMPLE%2F20260131%2Feu-west-1%2Fsts%2Faws4_request\

@@ -1,5 +1,5 @@
-//! The program as Lambda starts it: the real `bootstrap` between a stub of the Runtime API and a simulated API server, STS and
-//! EKS, over real connections of this machine.
+//! The program as Lambda starts it: the real `bootstrap` between a stub of the Runtime API and a simulated API server,
+//! STS and EKS, over real connections of this machine.
 //!
 //! TLS, a real API server and the rules by which a cluster reads a token: `tests/events`.
 
