@@ -45,12 +45,17 @@ class Aws:
         # rule and the events name it as on AWS.
         assert self.resources["EventBus"] == {"Name": SOURCE, "EventSourceName": SOURCE}
         self.events.create_event_bus(Name=SOURCE.rsplit("/", 1)[1])
+        self.set_rule(stack)
         rule = self.resources["Rule"]
-        self.events.put_rule(Name="Rule", EventBusName=SOURCE, EventPattern=json.dumps(rule["EventPattern"]))
         (target,) = rule["Targets"]
         targets = [{"Id": target["Id"], "Arn": target["Arn"]}]
         done = self.events.put_targets(Rule="Rule", EventBusName=SOURCE, Targets=targets)
         assert done["FailedEntryCount"] == 0, done
+
+    def set_rule(self, stack: Stack):
+        """Lets through what the rule of this stack does."""
+        pattern = stack.resources()["Rule"]["Properties"]["EventPattern"]
+        self.events.put_rule(Name="Rule", EventBusName=SOURCE, EventPattern=json.dumps(pattern))
 
     def put(self, *details: dict, kind: str = "Job Scheduled"):
         for start in range(0, len(details), 10):

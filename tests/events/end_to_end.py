@@ -47,6 +47,10 @@ def event(job: str, **changes) -> dict:
     return detail
 
 
+def stack_of(**parameters: str) -> Stack:
+    return Stack(EventSourceName=SOURCE, ClusterName=CLUSTER, **parameters)
+
+
 def helm(*arguments: str):
     chart = ["--set", "hints.writers.groups={kitepool-hint-writers}"]
     command = ["helm", *arguments[:2], str(ROOT / "deploy/helm/kitepool"), "--namespace", NAMESPACE, *chart, *arguments[2:]]
@@ -70,8 +74,7 @@ class World:
         self.api.post("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
         helm("install", "kitepool")
         eventually(lambda: self.api.exists(HINTS))
-        queues = {"QueueRules": "queue=linux,queue=gpu", "JobsWithoutRulesToo": "false"}
-        stack = Stack(EventSourceName=SOURCE, ClusterName=CLUSTER, **queues)
+        stack = stack_of(QueueRules="queue=linux,queue=gpu", JobsWithoutRulesToo="false")
         self.aws = Aws(folder, stack)
         groups = {ROLE: self.aws.resources["AccessEntry"]["KubernetesGroups"]}
         self.front = Front(folder, self.api, Authenticator(CLUSTER, REGION, {KEY_ID: (SECRET, SESSION, ROLE)}), groups)
@@ -159,6 +162,22 @@ class EndToEnd(unittest.TestCase):
         self.assertEqual(sum(line["created"] for line in lines), len(wanted))
         self.assertTrue(all(line["calls"] == 1 for line in lines), lines)
         self.assertEqual((WORLD.aws.depth("Queue"), WORLD.aws.depth("DeadLetters")), (0, 0))
+
+    def test_the_rule_lets_through_what_its_parameters_say(self):
+        self.addCleanup(WORLD.aws.set_rule, stack_of(QueueRules="queue=linux,queue=gpu", JobsWithoutRulesToo="false"))
+        named, other, none = (event(job) for job in identities(3))
+        other["job"]["agent_query_rules"] = ["os=mac", "queue=mac"]
+        # AWS takes an empty list for no field; moto does not, so here there is none.
+        del none["job"]["agent_query_rules"]
+        for parameters, expected in (
+            ({}, 3),
+            ({"QueueRules": "queue=linux,queue=gpu"}, 2),
+            ({"QueueRules": "queue=linux,queue=gpu", "JobsWithoutRulesToo": "false"}, 1),
+        ):
+            WORLD.aws.purge()
+            WORLD.aws.set_rule(stack_of(**parameters))
+            WORLD.aws.put(named, other, none)
+            self.assertEqual(WORLD.aws.depth("Queue"), expected, parameters)
 
     def test_2_a_batch_that_is_delivered_twice_changes_nothing(self):
         details = [event(job) for job in identities(5)]
