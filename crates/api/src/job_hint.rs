@@ -137,6 +137,13 @@ impl Job {
     }
 }
 
+impl From<HintedJob> for Job {
+    fn from(job: HintedJob) -> Self {
+        let HintedJob { id, queue, rules, runnable_at, cluster, organization } = job;
+        Self { id, queue, rules, runnable_at: runnable_at.to_string(), cluster, organization }
+    }
+}
+
 /// The text is not repeated: it comes from outside and is as long as its writer likes.
 fn length_problem(path: &str, text: &str, least: usize, most: usize) -> Option<Problem> {
     let length = text.chars().count();
@@ -167,7 +174,7 @@ pub fn hint_name<'a>(ids: impl Iterator<Item = &'a str>) -> String {
     })
 }
 
-/// A job of a stored hint.
+/// A job of a stored hint, or of an event that becomes one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HintedJob {
     /// Its uuid.

@@ -1,5 +1,5 @@
-//! Kitepool's contract with the outside: the `AgentPool` and `JobHint` resources, their definitions, and their way into the
-//! policy's validated types.
+//! Kitepool's contract with the outside: the `AgentPool` and `JobHint` resources, their definitions, their way into the
+//! policy's validated types, and the events that hints are made of.
 //!
 //! ```text
 //!  object ─► parse (shape) ─► AgentPool ─► validate (meaning) ─► ValidPool
@@ -11,6 +11,7 @@
 pub mod agent_pool;
 pub mod definitions;
 pub mod duration;
+pub mod events;
 pub mod job_hint;
 pub mod names;
 pub mod parse;
