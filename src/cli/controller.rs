@@ -4,7 +4,7 @@ use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 
-use super::duration;
+use super::{duration, webhook};
 use crate::{
     control::run::{self, Config},
     shutdown,
@@ -79,6 +79,9 @@ pub(super) struct Arguments {
     #[arg(long, env = "KITEPOOL_RECORD", value_name = "FILE")]
     record: Option<PathBuf>,
 
+    #[command(flatten)]
+    webhook: webhook::Arguments,
+
     /// How a log line is written.
     #[arg(long, env = "KITEPOOL_LOG_FORMAT", value_enum, default_value = "text")]
     log_format: LogFormat,
@@ -124,6 +127,7 @@ fn validate(arguments: Arguments, own_namespace: &str) -> anyhow::Result<Config>
                 .to_owned(),
         );
     }
+    let webhook = arguments.webhook.validate(&namespaces, &mut problems);
     if !problems.is_empty() {
         anyhow::bail!("the flags do not make sense:\n  {}", problems.join("\n  "));
     }
@@ -141,6 +145,7 @@ fn validate(arguments: Arguments, own_namespace: &str) -> anyhow::Result<Config>
         is_dry_run: arguments.dry_run,
         identity,
         record: arguments.record,
+        webhook,
     })
 }
 

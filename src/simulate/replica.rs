@@ -151,6 +151,7 @@ pub fn config(namespace: &str, poll_interval: Duration) -> Config {
         lease_namespace: namespace.to_owned(),
         identity: "simulated".to_owned(),
         record: None,
+        webhook: None,
     }
 }
 
