@@ -9,14 +9,16 @@ use crate::ingest::{CertificateFiles, Config, SECRETS_MAX};
 /// The flags of `kitepool controller` that are about the webhook. Without an address there is none.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Webhook")]
+#[group(id = "webhook")]
 pub(super) struct Arguments {
     /// Where Buildkite's webhook is received, at /webhook. Left out: nowhere.
-    #[arg(long = "webhook-listen", env = "KITEPOOL_WEBHOOK_LISTEN", value_name = "ADDRESS")]
+    #[arg(id = "webhook-listen", long = "webhook-listen", env = "KITEPOOL_WEBHOOK_LISTEN", value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
 
     /// A file with the webhook's token; give two during a rotation. Either is believed, and both are read again when they
     /// change.
     #[arg(
+        id = "webhook-secret-file",
         long = "webhook-secret-file",
         env = "KITEPOOL_WEBHOOK_SECRET_FILE",
         value_delimiter = ',',
@@ -25,7 +27,12 @@ pub(super) struct Arguments {
     secret_files: Vec<PathBuf>,
 
     /// Where hints are created. Left out: the one namespace that is looked after.
-    #[arg(long = "webhook-namespace", env = "KITEPOOL_WEBHOOK_NAMESPACE", value_name = "NAMESPACE")]
+    #[arg(
+        id = "webhook-namespace",
+        long = "webhook-namespace",
+        env = "KITEPOOL_WEBHOOK_NAMESPACE",
+        value_name = "NAMESPACE"
+    )]
     namespace: Option<String>,
 
     /// The key of the cluster's default queue, where jobs go that ask for none.
@@ -38,15 +45,21 @@ pub(super) struct Arguments {
     default_queue: String,
 
     /// Requests a second that one address may send.
-    #[arg(long = "webhook-rate", env = "KITEPOOL_WEBHOOK_RATE", default_value = "1000", value_name = "REQUESTS")]
+    #[arg(
+        id = "webhook-rate",
+        long = "webhook-rate",
+        env = "KITEPOOL_WEBHOOK_RATE",
+        default_value = "1000",
+        value_name = "REQUESTS"
+    )]
     rate: NonZeroU32,
 
     /// The certificate chain, in PEM, for TLS without a proxy in front. Read again when it changes.
-    #[arg(long = "webhook-tls-cert", env = "KITEPOOL_WEBHOOK_TLS_CERT", value_name = "FILE")]
+    #[arg(id = "webhook-tls-cert", long = "webhook-tls-cert", env = "KITEPOOL_WEBHOOK_TLS_CERT", value_name = "FILE")]
     tls_cert: Option<PathBuf>,
 
     /// Its private key, in PEM.
-    #[arg(long = "webhook-tls-key", env = "KITEPOOL_WEBHOOK_TLS_KEY", value_name = "FILE")]
+    #[arg(id = "webhook-tls-key", long = "webhook-tls-key", env = "KITEPOOL_WEBHOOK_TLS_KEY", value_name = "FILE")]
     tls_key: Option<PathBuf>,
 }
 

@@ -154,7 +154,7 @@ async fn a_webhook_is_answered_by_a_scale_within_a_second_beside_a_thousand_pool
         let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
         let endpoint = case.buildkite.endpoint();
         let usual = ["--namespace", &case.namespace, "--buildkite-endpoint", &endpoint, "--poll-interval", "10s"];
-        let replica = case.bare_replica("a", &[usual.as_slice(), &flags].concat()).await;
+        let replica = case.unrecorded_replica("a", &[usual.as_slice(), &flags].concat()).await;
 
         let queues = standing(case, "q", QUEUES).await;
         let alone = report("alone", one_by_one(&webhook, &replica, &queues).await);
