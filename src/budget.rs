@@ -1,13 +1,13 @@
 //! A budget of calls over time, in the runtime's own time: a burst passes at once, a storm waits its turn, a flood is refused.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::{hash::Hash, num::NonZeroU32, sync::Mutex as Lock, time::Duration};
 
 use governor::{
     Quota, RateLimiter,
     clock::{Clock as GovernorClock, Reference},
     middleware::NoOpMiddleware,
     nanos::Nanos,
-    state::{InMemoryState, NotKeyed},
+    state::{InMemoryState, NotKeyed, keyed::HashMapStateStore},
 };
 use tokio::{sync::Mutex, time::Instant};
 
@@ -74,6 +74,51 @@ impl Budget {
 
     fn now(&self) -> Instant {
         self.limiter.clock().now().0
+    }
+}
+
+/// The same for each of many sources, a second's worth at once. Nobody waits.
+pub struct SourceBudget<K: Hash + Eq + Clone> {
+    limiter: RateLimiter<K, HashMapStateStore<K>, RuntimeClock, NoOpMiddleware<RuntimeInstant>>,
+    swept_at: Lock<Instant>,
+}
+
+/// Sources that are told apart. A flood from more than these counts as one source too many; each takes some 100 bytes.
+const SOURCES_MAX: usize = 10_000;
+
+/// Sources are forgotten when their budget is whole again, which takes a second.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+impl<K: Hash + Eq + Clone> std::fmt::Debug for SourceBudget<K> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SourceBudget").field("sources", &self.limiter.len()).finish_non_exhaustive()
+    }
+}
+
+impl<K: Hash + Eq + Clone> SourceBudget<K> {
+    /// So many calls a second for each.
+    pub fn new(calls_per_second: NonZeroU32, clock: Clock) -> Self {
+        let swept_at = Lock::new(clock.mono());
+        let limiter = RateLimiter::hashmap_with_clock(Quota::per_second(calls_per_second), RuntimeClock(clock));
+        Self { limiter, swept_at }
+    }
+
+    /// Takes a turn of this source, if it has one.
+    pub fn turn_if_free(&self, source: &K) -> Result<(), Spent> {
+        self.sweep();
+        if self.limiter.len() >= SOURCES_MAX {
+            return Err(Spent);
+        }
+        self.limiter.check_key(source).map_err(|_| Spent)
+    }
+
+    fn sweep(&self) {
+        let now = self.limiter.clock().now().0;
+        let mut swept_at = self.swept_at.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if now.saturating_duration_since(*swept_at) >= SWEEP_EVERY {
+            *swept_at = now;
+            self.limiter.retain_recent();
+        }
     }
 }
 

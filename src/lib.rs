@@ -9,6 +9,7 @@ pub mod cli;
 pub mod clock;
 pub mod cluster;
 pub mod control;
+pub mod ingest;
 pub mod pods;
 pub mod sense;
 pub mod serve;

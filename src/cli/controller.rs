@@ -4,7 +4,7 @@ use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 
-use super::duration;
+use super::{duration, webhook};
 use crate::{
     control::run::{self, Config},
     shutdown,
@@ -45,8 +45,9 @@ pub(super) struct Arguments {
     #[arg(long, env = "KITEPOOL_BUILDKITE_BUDGET", default_value = "120", value_name = "REQUESTS")]
     buildkite_budget: NonZeroU32,
 
-    /// Writes to the API server per second, the lease apart.
-    #[arg(long, env = "KITEPOOL_WRITE_BUDGET", default_value = "50", value_name = "WRITES")]
+    /// Writes to the API server per second, the lease apart. A quarter may come at once: two for each of fifty pools that a
+    /// burst of jobs raises.
+    #[arg(long, env = "KITEPOOL_WRITE_BUDGET", default_value = "400", value_name = "WRITES")]
     write_budget: NonZeroU32,
 
     /// Where `spec.token.file` of a pool may lie. Whoever may write a pool must not be able to have any other file of the
@@ -78,6 +79,9 @@ pub(super) struct Arguments {
     /// should bring along. It holds no token, and with the FILE.1 beside it never more than 128 MiB.
     #[arg(long, env = "KITEPOOL_RECORD", value_name = "FILE")]
     record: Option<PathBuf>,
+
+    #[command(flatten)]
+    webhook: webhook::Arguments,
 
     /// How a log line is written.
     #[arg(long, env = "KITEPOOL_LOG_FORMAT", value_enum, default_value = "text")]
@@ -124,6 +128,7 @@ fn validate(arguments: Arguments, own_namespace: &str) -> anyhow::Result<Config>
                 .to_owned(),
         );
     }
+    let webhook = arguments.webhook.validate(&namespaces, &mut problems);
     if !problems.is_empty() {
         anyhow::bail!("the flags do not make sense:\n  {}", problems.join("\n  "));
     }
@@ -141,6 +146,7 @@ fn validate(arguments: Arguments, own_namespace: &str) -> anyhow::Result<Config>
         is_dry_run: arguments.dry_run,
         identity,
         record: arguments.record,
+        webhook,
     })
 }
 
@@ -245,6 +251,30 @@ mod tests {
         for part in ["given twice", "Not_A_Namespace", "between 1s and 5m", "https://agent.buildkite.com/v3"] {
             assert!(text.contains(part), "{part} is not in {text}");
         }
+    }
+
+    #[test]
+    fn the_webhook_s_flags_go_together_or_all_that_is_wrong_is_told() {
+        let config = validated(&["--identity", "a", "--webhook-listen", "0.0.0.0:8443", "--webhook-secret-file", "/s"]);
+        let webhook = config.unwrap().webhook.unwrap();
+        assert_eq!((webhook.namespace.as_str(), webhook.secret_files.len()), ("here", 1));
+        assert!(validated(&["--identity", "a"]).unwrap().webhook.is_none());
+        let text = validated(&[
+            "--identity",
+            "a",
+            "--namespace",
+            "a,b",
+            "--webhook-listen",
+            "0.0.0.0:8443",
+            "--webhook-tls-cert",
+            "/tls.crt",
+        ])
+        .unwrap_err();
+        for part in ["--webhook-secret-file: 0 of them", "one without the other", "--webhook-namespace: several"] {
+            assert!(text.contains(part), "{part} is not in {text}");
+        }
+        let text = validated(&["--identity", "a", "--webhook-secret-file", "/s"]).unwrap_err();
+        assert!(text.contains("give --webhook-listen too"), "{text}");
     }
 
     #[test]

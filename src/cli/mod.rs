@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 mod controller;
 mod crd;
 mod demo;
+mod webhook;
 
 /// Keeps the right number of Buildkite agents running on Kubernetes.
 #[derive(Debug, Parser)]

@@ -15,6 +15,7 @@ pub use kube::Config;
 use super::{
     error::Error,
     fence::{Fence, FenceLayer, RenewalLayer},
+    hints::HintWriter,
     lease::LEASE_DURATION,
 };
 
@@ -63,6 +64,13 @@ pub fn plain(address: &str) -> anyhow::Result<Config> {
 const fn set_deadlines(config: &mut Config) {
     config.connect_timeout = Some(CONNECT_DEADLINE);
     config.read_timeout = Some(WATCH_READ_DEADLINE);
+}
+
+/// For hints: not behind the fence, since every replica may write them, and it never retries.
+pub fn for_hints(config: &Config) -> Result<HintWriter, Error> {
+    let mut once = config.clone();
+    once.default_retry = false;
+    Ok(HintWriter::new(Client::try_from(once)?))
 }
 
 impl Clients {

@@ -11,6 +11,7 @@ pub mod error;
 pub mod events;
 pub mod fence;
 pub mod hindrance;
+pub mod hints;
 pub mod lease;
 pub mod read;
 pub mod schema;

@@ -100,6 +100,7 @@ pub struct Metrics {
     refused: Counter,
     clock_jumps: Counter,
     record_lost: Counter,
+    webhooks: Family<OutcomeLabels, Counter>,
 }
 
 impl Metrics {
@@ -123,6 +124,7 @@ impl Metrics {
             refused: Counter::default(),
             clock_jumps: Counter::default(),
             record_lost: Counter::default(),
+            webhooks: Family::default(),
         };
         for verb in Act::VERBS {
             for outcome in std::iter::once("ok").chain(Error::CATEGORIES) {
@@ -156,6 +158,7 @@ impl Metrics {
         all.register("events_dropped", "Events that were not published", self.events_dropped.clone());
         all.register("decisions_refused", "Decisions that would have broken an invariant", self.refused.clone());
         all.register("clock_jumps", "Jumps of the wall clock", self.clock_jumps.clone());
+        all.register("webhooks", "Deliveries to the webhook", self.webhooks.clone());
         all.register("record_lines_lost", "Lines of the record that could not be written", self.record_lost.clone());
         all
     }
@@ -213,6 +216,18 @@ impl Metrics {
         for condition in ConditionType::ALL {
             self.conditions.remove(&labels.condition(condition));
         }
+    }
+
+    /// Deliveries are counted from now on; these are all the outcomes that one can have.
+    pub fn webhooks_are_on(&self, outcomes: &[&'static str]) {
+        for outcome in outcomes {
+            drop(self.webhooks.get_or_create(&OutcomeLabels { outcome }));
+        }
+    }
+
+    /// A delivery to the webhook ended.
+    pub fn webhook(&self, outcome: &'static str) {
+        self.webhooks.get_or_create(&OutcomeLabels { outcome }).inc();
     }
 
     /// A write ended.

@@ -37,7 +37,7 @@ use crate::{
         schema,
         write::Writer,
     },
-    serve,
+    ingest, serve,
 };
 
 /// What the flags came to.
@@ -69,6 +69,8 @@ pub struct Config {
     pub identity: String,
     /// Where the ticks are taken down.
     pub record: Option<PathBuf>,
+    /// The webhook, where there is one.
+    pub webhook: Option<ingest::Config>,
 }
 
 /// Wakes are coalesced: the first at once, then at most twenty a second.
@@ -164,6 +166,11 @@ pub async fn run(config: Config, kubernetes: client::Config, stop: CancellationT
     let shared = Shared::new(config, Outside { clients, fence, buildkite, clock }, metrics, recorder);
     let serving = serve::listen(listen, shared.board.clone(), registry, shared.clock.clone(), stop.clone()).await?;
 
+    if let Some(webhook) = shared.config.webhook.clone() {
+        let hints = client::for_hints(&kubernetes).context("the kubeconfig cannot be used")?;
+        let (_, receiving) = ingest::open(webhook, hints, shared.metrics.clone(), stop.clone()).await?;
+        tasks.spawn(receiving);
+    }
     tasks.spawn(serving);
     tasks.spawn(lead(shared, stop.clone()));
     // They end only after `stop`, or because something is badly wrong: then the program ends, and Kubernetes starts it again.

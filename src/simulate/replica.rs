@@ -136,7 +136,7 @@ impl Replica {
 /// The flags' defaults, for a namespace.
 pub fn config(namespace: &str, poll_interval: Duration) -> Config {
     const BUILDKITE_BUDGET: NonZeroU32 = NonZeroU32::new(120).unwrap();
-    const WRITE_BUDGET: NonZeroU32 = NonZeroU32::new(50).unwrap();
+    const WRITE_BUDGET: NonZeroU32 = NonZeroU32::new(400).unwrap();
     Config {
         namespaces: vec![namespace.to_owned()],
         endpoint: None,
@@ -151,6 +151,7 @@ pub fn config(namespace: &str, poll_interval: Duration) -> Config {
         lease_namespace: namespace.to_owned(),
         identity: "simulated".to_owned(),
         record: None,
+        webhook: None,
     }
 }
 

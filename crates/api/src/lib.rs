@@ -30,7 +30,7 @@ pub use self::{
     agent_pool::{AgentPool, AgentPoolSpec, FilledTemplate, Mode, OtherAgents, PodTemplateRef, SecretRef, Token},
     definitions::{crds, crds_yaml},
     duration::Span,
-    job_hint::{HintedJob, Job, JobHint, JobHintSpec, hint_name, parse_hint},
+    job_hint::{HintedJob, JOBS_MAX, Job, JobHint, JobHintSpec, hint_name, parse_hint},
     names::{
         GENERATION_LABEL, MANAGED_BY_LABEL, PAUSE_ANNOTATION, POOL_LABEL, QUEUE_LABEL, RESOLVED_ANNOTATION, label_value,
     },

@@ -19,6 +19,7 @@ mod recorded;
 mod refusals;
 mod start;
 mod tokens;
+mod webhook;
 mod zz_rights;
 
 use std::time::Duration;

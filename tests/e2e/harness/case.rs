@@ -131,6 +131,13 @@ impl Case {
         Replica::start(launch, proxy)
     }
 
+    /// Starts one for very many pools: without the flags of every case, and nothing is taken down.
+    pub(crate) async fn unrecorded_replica(&self, identity: &str, flags: &[&str]) -> Replica {
+        let proxy = Proxy::start(&self.access).await;
+        let launch = Launch { bare: true, recorded: false, ..self.launch(identity, &proxy, flags) };
+        Replica::start(launch, proxy)
+    }
+
     /// How a controller is started here, for those that want to change something of it.
     pub(crate) fn launch(&self, identity: &str, proxy: &Proxy, more: &[&str]) -> Launch {
         Launch {
@@ -140,6 +147,7 @@ impl Case {
             identity: format!("{}-{identity}", self.namespace),
             more: more.iter().map(ToString::to_string).collect(),
             bare: false,
+            recorded: true,
             log: self.log(identity),
         }
     }

@@ -50,7 +50,7 @@ pub(crate) fn rendered() -> &'static str {
             let output = Command::new("helm")
                 .args(["template", RELEASE])
                 .arg(chart)
-                .args(["--namespace", PLACEHOLDER, "--kube-version", KUBERNETES])
+                .args(["--namespace", PLACEHOLDER, "--kube-version", KUBERNETES, "--set", "webhook.enabled=true"])
                 .output()
                 .expect("helm can be run; without it set KITEPOOL_E2E_RENDERED to the rendered chart");
             assert!(output.status.success(), "helm template: {}", String::from_utf8_lossy(&output.stderr));

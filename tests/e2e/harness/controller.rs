@@ -24,6 +24,8 @@ pub(crate) struct Launch {
     /// Without the flags that a case may want to contradict.
     pub(crate) bare: bool,
     pub(crate) log: PathBuf,
+    /// Whether its ticks are taken down, and looked at when the case is over. Those of very many pools fill the record.
+    pub(crate) recorded: bool,
 }
 
 /// A running controller; it is killed when it is dropped.
@@ -44,9 +46,10 @@ impl Controller {
             .arg("controller")
             .args(["--lease-namespace", &launch.namespace, "--lease-name", super::chart::RELEASE])
             .args(["--identity", &launch.identity, "--listen", &listen.to_string()])
-            .arg("--record")
-            .arg(super::records::free_path(&launch.log))
             .args(["--log-format", "json", "--log", "info,kitepool=debug,kube_client=off,kube_runtime=off"]);
+        if launch.recorded {
+            command.arg("--record").arg(super::records::free_path(&launch.log));
+        }
         if !launch.bare {
             command.args(["--namespace", &launch.namespace, "--buildkite-endpoint", &launch.endpoint]).args([
                 "--poll-interval",

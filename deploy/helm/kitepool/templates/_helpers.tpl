@@ -42,3 +42,18 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) -}}
 {{- end -}}
 {{- end -}}
+
+{{/* Where the webhook's hints go. */}}
+{{- define "kitepool.webhookNamespace" -}}
+{{- $namespaces := include "kitepool.namespaces" . | fromJsonArray -}}
+{{- if .Values.webhook.namespace -}}
+{{- if not (has .Values.webhook.namespace $namespaces) -}}
+{{- fail (printf "webhook.namespace: %s is not served; name one of %s" .Values.webhook.namespace (join ", " $namespaces)) -}}
+{{- end -}}
+{{- .Values.webhook.namespace -}}
+{{- else if eq (len $namespaces) 1 -}}
+{{- first $namespaces -}}
+{{- else -}}
+{{- fail "webhook.namespace: several namespaces are served, and a hint is for the pools beside it; name one" -}}
+{{- end -}}
+{{- end -}}
