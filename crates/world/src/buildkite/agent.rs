@@ -60,10 +60,36 @@ pub(super) struct Agent {
     pub(super) leaving: bool,
     pub(super) lapsed: bool,
     pub(super) finished: u64,
-    pub(super) pings: Pings,
+    pub(super) hold: Hold,
+    /// `None` for a connected process, which asks for work by itself.
+    pub(super) pings: Option<Pings>,
+}
+
+/// Why an agent without a job is given none. It counts as idle all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Hold {
+    /// It is given the next one.
+    #[default]
+    Open,
+    /// Somebody paused it.
+    Paused,
+    /// It said itself that it wants no more.
+    Withdrawn,
+    /// Somebody stopped it: it is told to disconnect at its next ping.
+    Stopping,
 }
 
 impl Agent {
+    /// Whether it may be given a job when it has none.
+    pub(super) fn is_open(&self) -> bool {
+        self.hold == Hold::Open
+    }
+
+    /// Whether it is one of ours, and no connected process.
+    pub(super) const fn is_simulated(&self) -> bool {
+        self.pings.is_some()
+    }
+
     pub(super) const fn warmth(&self, agent: AgentId) -> Warmth {
         Warmth { lapsed: self.lapsed, finished: Reverse(self.finished), agent }
     }

@@ -4,8 +4,8 @@ use std::{cmp::Reverse, collections::BTreeSet, time::Duration};
 
 use super::{
     Buildkite, Due,
-    agent::{AgentId, Work},
-    job::{End, Job, JobId, JobState, NewJob},
+    agent::{Agent, AgentId, Work},
+    job::{ATTEMPTS_KEPT, Attempt, End, Job, JobId, JobState, Loss, NewJob, Outcome},
     line::{Line, Place, beyond_queue},
     settings::PickUp,
     time::later,
@@ -61,6 +61,10 @@ impl Buildkite {
             finished_at: None,
             assignments: 0,
             pod: None,
+            attempts: Vec::new(),
+            outcome: Outcome::default(),
+            command: new.command,
+            env: new.env,
             fails: new.fails,
             line,
             agent: None,
@@ -186,9 +190,13 @@ impl Buildkite {
                 self.release(agent);
             }
             JobState::Accepted | JobState::Running => {
+                // A connected process learns of it when it asks for the job's state.
+                let is_simulated = job.agent.and_then(|agent| self.agents.get(&agent)).is_some_and(Agent::is_simulated);
                 self.set_job(id, JobState::Cancelling);
-                let wait = self.settings.cancelling.draw(&mut self.chances.cancels);
-                self.enter(wait, Due::Stop(errand, End::Cancelled));
+                if is_simulated {
+                    let wait = self.settings.cancelling.draw(&mut self.chances.cancels);
+                    self.enter(wait, Due::Stop(errand, End::Cancelled));
+                }
             }
             JobState::Cancelling | JobState::Ended(_) => {}
         }
@@ -209,6 +217,14 @@ impl Buildkite {
         job.assignments += 1;
         job.agent = Some(to);
         job.pod = Some(agent.pod.clone());
+        if job.attempts.len() < ATTEMPTS_KEPT {
+            job.attempts.push(Attempt {
+                agent: to,
+                name: agent.pod.clone(),
+                assigned_at: self.now,
+                delivered_at: None,
+            });
+        }
         agent.work = Work::Given(id);
         if let Some(line) = self.lines.get_mut(job.line) {
             line.remove_job(&job.wants, (Reverse(job.priority), id));
@@ -217,10 +233,10 @@ impl Buildkite {
             line.load.busy += 1;
         }
         let errand = Errand { job: id, time: job.assignments };
-        if agent.alive {
+        if let Some(pings) = agent.pings.as_mut().filter(|_| agent.alive) {
             let at = match self.settings.pick_up {
-                PickUp::Polling { interval } => agent.pings.next(self.now, interval, &mut self.chances.pings),
-                PickUp::Streaming => agent.pings.opened().max(later(self.now, STREAMED)),
+                PickUp::Polling { interval } => pings.next(self.now, interval, &mut self.chances.pings),
+                PickUp::Streaming => pings.opened().max(later(self.now, STREAMED)),
             };
             self.agenda.enter(at, Due::Deliver(errand));
         }
@@ -241,52 +257,74 @@ impl Buildkite {
 
     pub(super) fn deliver(&mut self, errand: Errand) {
         let Some(agent) = self.doing(errand, |state| state == JobState::Assigned) else { return };
-        if let Some(agent) = self.agents.get_mut(&agent) {
-            agent.work = Work::Known(errand.job);
-        }
+        self.hand_over(errand.job, agent);
         self.enter(self.settings.accepting, Due::Accept(errand));
+    }
+
+    /// The agent knows of its job now.
+    pub(super) fn hand_over(&mut self, job: JobId, to: AgentId) {
+        if let Some(agent) = self.agents.get_mut(&to) {
+            agent.work = Work::Known(job);
+        }
+        if let Some(attempt) = self.jobs.get_mut(job.0).and_then(|job| job.attempts.last_mut()) {
+            attempt.delivered_at.get_or_insert(self.now);
+        }
     }
 
     pub(super) fn accept(&mut self, errand: Errand) {
         let Some(agent) = self.doing(errand, |state| state == JobState::Assigned) else { return };
-        self.set_job(errand.job, JobState::Accepted);
-        if let Some(job) = self.jobs.get_mut(errand.job.0) {
+        self.take(errand.job, agent);
+        self.enter(self.settings.starting, Due::Start(errand));
+    }
+
+    /// The agent has said that it takes its job.
+    pub(super) fn take(&mut self, job: JobId, by: AgentId) {
+        self.set_job(job, JobState::Accepted);
+        if let Some(job) = self.jobs.get_mut(job.0) {
             job.accepted_at = Some(self.now);
         }
-        if let Some(agent) = self.agents.get_mut(&agent) {
+        if let Some(agent) = self.agents.get_mut(&by) {
             agent.lapsed = false;
         }
-        self.enter(self.settings.starting, Due::Start(errand));
     }
 
     pub(super) fn start(&mut self, errand: Errand) {
         if self.doing(errand, |state| state == JobState::Accepted).is_none() {
             return;
         }
-        self.set_job(errand.job, JobState::Running);
-        if let Some(job) = self.jobs.get_mut(errand.job.0) {
-            job.started_at = Some(self.now);
-            let wait = job.duration;
+        if let Some(wait) = self.begin(errand.job) {
             self.enter(wait, Due::Finish(errand));
         }
     }
 
+    /// Its command runs now; says how long that takes where it is simulated.
+    pub(super) fn begin(&mut self, id: JobId) -> Option<Duration> {
+        self.set_job(id, JobState::Running);
+        let job = self.jobs.get_mut(id.0)?;
+        job.started_at = Some(self.now);
+        Some(job.duration)
+    }
+
     pub(super) fn finish(&mut self, errand: Errand) {
-        let Some(id) = self.doing(errand, |state| state == JobState::Running) else { return };
+        let Some(agent) = self.doing(errand, |state| state == JobState::Running) else { return };
         let fails = self.jobs.get(errand.job.0).is_some_and(|job| job.fails);
-        if let Some(agent) = self.agents.get_mut(&id).filter(|_| !fails) {
+        self.conclude(errand.job, agent, if fails { End::Failed } else { End::Passed });
+    }
+
+    /// A job that an agent had taken is over, and the agent has said so.
+    pub(super) fn conclude(&mut self, job: JobId, agent: AgentId, end: End) {
+        if let Some(agent) = self.agents.get_mut(&agent).filter(|_| end == End::Passed) {
             self.finished += 1;
             agent.finished = self.finished;
         }
-        self.end(errand.job, if fails { End::Failed } else { End::Passed });
-        self.release(Some(id));
+        self.end(job, end);
+        self.release(Some(agent));
     }
 
     /// A job that its agent had taken is dead, and the agent has said so.
     pub(super) fn stop(&mut self, errand: Errand, end: End) {
         let Some(agent) = self.doing(errand, JobState::is_taken) else { return };
-        self.end(errand.job, end);
-        self.release(Some(agent));
+        self.conclude(errand.job, agent, end);
     }
 
     pub(super) fn lapse(&mut self, errand: Errand) {
@@ -319,10 +357,13 @@ impl Buildkite {
         }
     }
 
-    /// A connection that Buildkite takes for lost: what it had is lost with it, or ready again if it never took it.
-    pub(super) fn lose(&mut self, id: AgentId) {
+    /// A connection that is gone: what it had taken is lost with it, and ready again if it never took it.
+    pub(super) fn lose(&mut self, id: AgentId, loss: Loss) {
         let job = self.agents.get(&id).and_then(|agent| agent.work.job());
         if let Some(job) = job.filter(|job| self.jobs.get(job.0).is_some_and(|job| job.state.is_taken())) {
+            if let Some(job) = self.jobs.get_mut(job.0) {
+                job.outcome.loss = Some(loss);
+            }
             self.end(job, End::Lost);
         }
         self.disconnect(id);

@@ -28,20 +28,28 @@
 //! [`Settings`], and the other way in which Buildkite may work, where a job goes to the first idle agent that pings.
 
 mod agent;
+mod agent_api;
+mod connections;
 mod control;
+mod cord;
 mod dispatch;
 mod events;
+mod faulty;
 mod job;
+mod job_log;
 mod line;
+mod meta_data;
 mod numbers;
 mod outbox;
 mod pods;
+mod record;
 mod router;
 mod settings;
 mod shared;
 mod state;
 mod status;
 mod summary;
+mod taking;
 mod time;
 
 use std::{
@@ -54,17 +62,23 @@ use jiff::Timestamp;
 
 use self::{
     agent::{Agent, AgentId, Process},
+    connections::Connections,
     dispatch::{Errand, Group},
     events::Announcer,
     line::{LineId, Lines},
+    meta_data::MetaData,
     numbers::Numbers,
     outbox::Outbox,
     time::later,
 };
 pub use self::{
     agent::{AgentPod, PodExit},
+    connections::{Connection, Link},
+    cord::Serving,
     events::JobEvent,
-    job::{Concurrency, End, Job, JobId, JobState, NewJob},
+    job::{Attempt, Concurrency, End, Job, JobId, JobState, Loss, NewJob, Outcome},
+    job_log::JobLog,
+    record::{AttemptRecord, JobRecord, ScriptJob},
     router::{router, serve},
     settings::{Delivery, NumbersAge, PickUp, Settings, Spread},
     shared::{World, digest},
@@ -96,6 +110,10 @@ pub struct Buildkite {
     groups: BTreeMap<String, Group>,
     agents: BTreeMap<AgentId, Agent>,
     registered: u64,
+    /// Those of the agents that are connected processes.
+    connections: Connections,
+    faults: BTreeMap<Route, Fault>,
+    meta_data: MetaData,
     /// The living processes by the UID of their pod.
     processes: BTreeMap<Arc<str>, Process>,
     lives: u64,
@@ -127,6 +145,8 @@ enum Due {
     /// A process that was told twice and is still there gives up.
     GiveUp(Living),
     Lost(AgentId),
+    /// It is time to ask whether anything was heard of a connected process.
+    Silence(AgentId),
     Deliver(Errand),
     Accept(Errand),
     Start(Errand),
@@ -159,6 +179,9 @@ impl Buildkite {
             groups: BTreeMap::new(),
             agents: BTreeMap::new(),
             registered: 0,
+            connections: Connections::default(),
+            faults: BTreeMap::new(),
+            meta_data: MetaData::default(),
             processes: BTreeMap::new(),
             lives: 0,
             finished: 0,
@@ -216,7 +239,8 @@ impl Buildkite {
             Due::Register(living, attempt) => self.register(living, attempt),
             Due::Leave(living) => self.end_process(&living, 0),
             Due::GiveUp(living) => self.end_process(&living, 1),
-            Due::Lost(agent) => self.lose(agent),
+            Due::Lost(agent) => self.lose(agent, Loss::Silent),
+            Due::Silence(agent) => self.listen(agent),
             Due::Deliver(errand) => self.deliver(errand),
             Due::Accept(errand) => self.accept(errand),
             Due::Start(errand) => self.start(errand),
@@ -287,6 +311,18 @@ impl Buildkite {
     /// How many agents Buildkite takes for connected, in all queues.
     pub fn agents(&self) -> usize {
         self.agents.len()
+    }
+
+    /// Breaks a route, or mends it.
+    pub fn set_fault(&mut self, route: Route, fault: Option<Fault>) {
+        match fault {
+            Some(fault) => self.faults.insert(route, fault),
+            None => self.faults.remove(&route),
+        };
+    }
+
+    pub(crate) fn fault(&self, route: Route) -> Fault {
+        self.faults.get(&route).copied().unwrap_or_default()
     }
 
     /// What is set.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::{
     Buildkite, DEFAULT_QUEUE, Due, Living, UNCLUSTERED,
-    agent::{Agent, AgentId, AgentPod, Pings, PodExit, Process, Work},
+    agent::{Agent, AgentId, AgentPod, Hold, Pings, PodExit, Process, Work},
     job::JobState,
     line::beyond_queue,
     settings::PickUp,
@@ -113,7 +113,8 @@ impl Buildkite {
                 leaving: false,
                 lapsed: false,
                 finished: 0,
-                pings: self.pings_from_connection(),
+                hold: Hold::Open,
+                pings: Some(self.pings_from_connection()),
             };
             self.agents.insert(id, agent);
             self.rest(id);
@@ -135,12 +136,14 @@ impl Buildkite {
         }
     }
 
-    /// It is idle, and may be given a job.
-    fn rest(&mut self, id: AgentId) {
+    /// It is idle, and is given a job unless something holds it.
+    pub(super) fn rest(&mut self, id: AgentId) {
         let Some(agent) = self.agents.get(&id) else { return };
         if let Some(line) = self.lines.get_mut(agent.line) {
             line.load.idle += 1;
-            line.add_agent(&agent.tags, agent.warmth(id));
+            if agent.is_open() {
+                line.add_agent(&agent.tags, agent.warmth(id));
+            }
         }
         self.stirred.insert(agent.line);
     }
@@ -149,8 +152,10 @@ impl Buildkite {
     pub(super) fn release(&mut self, agent: Option<AgentId>) {
         let Some((id, agent)) = agent.and_then(|id| Some((id, self.agents.get_mut(&id)?))) else { return };
         // An agent that worked asks again within one interval; one that never had its job goes on as before.
-        if agent.work.job().and_then(|job| self.jobs.get(job.0)).is_some_and(|job| job.accepted_at.is_some()) {
-            agent.pings = Pings::new(self.now);
+        let has_worked =
+            agent.work.job().and_then(|job| self.jobs.get(job.0)).is_some_and(|job| job.accepted_at.is_some());
+        if let Some(pings) = agent.pings.as_mut().filter(|_| has_worked) {
+            *pings = Pings::new(self.now);
         }
         agent.work = Work::None;
         if let Some(line) = self.lines.get_mut(agent.line) {
