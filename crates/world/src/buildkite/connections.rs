@@ -148,10 +148,6 @@ impl Connections {
         self.all.get(&id)
     }
 
-    fn named(&self, uuid: &str) -> Option<AgentId> {
-        self.all.iter().find(|(_, connection)| connection.uuid == uuid).map(|(id, _)| *id)
-    }
-
     fn hear(&mut self, id: AgentId, now: Timestamp) -> Option<&mut Connection> {
         let connection = self.all.get_mut(&id)?;
         connection.heard_at = now;
@@ -180,7 +176,14 @@ impl Buildkite {
 
     /// One real agent by its UUID.
     pub fn connection(&self, uuid: &str) -> Option<&Connection> {
-        self.connections.get(self.connections.named(uuid)?)
+        self.connections.get(self.agent_named(uuid)?)
+    }
+
+    /// An agent that is there, or was connected once.
+    fn agent_named(&self, uuid: &str) -> Option<AgentId> {
+        let id = AgentId(u64::from_str_radix(uuid.get(24..)?, 16).ok()?);
+        let is_known = self.agents.contains_key(&id) || self.connections.get(id).is_some();
+        (is_known && uuid == self.uuid(1, id.0)).then_some(id)
     }
 
     /// Lets a worker in; `None` for a token that is not.
@@ -258,6 +261,7 @@ impl Buildkite {
             lapsed: false,
             finished: 0,
             hold: Hold::Open,
+            connected_at: now,
             pings: None,
         };
         self.agents.insert(id, agent);
@@ -315,11 +319,11 @@ impl Buildkite {
         }
     }
 
-    /// Pauses a real agent, or lets it go on. A job that was given to it and that it has not heard of goes to another.
+    /// Pauses an agent, or lets it go on. A job that was given to it and that it has not heard of goes to another.
     /// Answers whether there is such an agent.
     pub fn set_agent_paused(&mut self, uuid: &str, is_paused: bool, now: Timestamp) -> bool {
         self.advance(now);
-        let Some(id) = self.connections.named(uuid) else { return false };
+        let Some(id) = self.agent_named(uuid) else { return false };
         let from = if is_paused { Hold::Open } else { Hold::Paused };
         if self.agents.get(&id).is_some_and(|agent| agent.hold == from) {
             self.hold(id, if is_paused { Hold::Paused } else { Hold::Open });
@@ -331,11 +335,11 @@ impl Buildkite {
         true
     }
 
-    /// Tells a real agent to disconnect, when it has no job any more; by force, its job is cancelled. Answers whether there is
+    /// Tells an agent to disconnect, when it has no job any more; by force, its job is cancelled. Answers whether there is
     /// such an agent.
     pub fn stop_agent(&mut self, uuid: &str, by_force: bool, now: Timestamp) -> bool {
         self.advance(now);
-        let Some(id) = self.connections.named(uuid) else { return false };
+        let Some(id) = self.agent_named(uuid) else { return false };
         self.hold(id, Hold::Stopping);
         if let Some(connection) = self.connections.all.get_mut(&id) {
             connection.is_stopping = true;
@@ -343,6 +347,7 @@ impl Buildkite {
         if let Some(job) = self.agents.get(&id).and_then(|agent| agent.work.job()).filter(|_| by_force) {
             self.call_off(job);
         }
+        self.await_ping(id);
         self.dispatch();
         true
     }

@@ -7,12 +7,10 @@ use super::{
     agent::{Agent, AgentId, Work},
     job::{ATTEMPTS_KEPT, Attempt, End, Job, JobId, JobState, Loss, NewJob, Outcome},
     line::{Line, Place, beyond_queue},
-    settings::PickUp,
-    time::later,
 };
 
 /// From the assignment until a streaming agent has it: 1 ms in the middle, 4 at most.
-const STREAMED: Duration = Duration::from_millis(1);
+pub(super) const STREAMED: Duration = Duration::from_millis(1);
 
 /// The nth time that a job was given to an agent. What is due about an earlier one does not happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +24,13 @@ pub(super) struct Errand {
 pub(super) struct Group {
     taken: usize,
     behind: BTreeSet<Place>,
+}
+
+impl Job {
+    /// The time that it was given away last.
+    pub(super) const fn errand(&self) -> Errand {
+        Errand { job: self.id, time: self.assignments }
+    }
 }
 
 impl Buildkite {
@@ -66,6 +71,7 @@ impl Buildkite {
             command: new.command,
             env: new.env,
             fails: new.fails,
+            is_over: false,
             line,
             agent: None,
             behind,
@@ -180,7 +186,7 @@ impl Buildkite {
 
     pub(super) fn call_off(&mut self, id: JobId) {
         let Some(job) = self.jobs.get(id.0) else { return };
-        let errand = Errand { job: id, time: job.assignments };
+        let errand = job.errand();
         match job.state {
             JobState::Waiting | JobState::Limited | JobState::Scheduled => self.end(id, End::Cancelled),
             JobState::Assigned => {
@@ -232,12 +238,8 @@ impl Buildkite {
             line.load.idle = line.load.idle.saturating_sub(1);
             line.load.busy += 1;
         }
-        let errand = Errand { job: id, time: job.assignments };
-        if let Some(pings) = agent.pings.as_mut().filter(|_| agent.alive) {
-            let at = match self.settings.pick_up {
-                PickUp::Polling { interval } => pings.next(self.now, interval, &mut self.chances.pings),
-                PickUp::Streaming => pings.opened().max(later(self.now, STREAMED)),
-            };
+        let errand = job.errand();
+        if let Some(at) = self.next_ping(to) {
             self.agenda.enter(at, Due::Deliver(errand));
         }
         self.enter(self.settings.accept_within, Due::Lapse(errand));
@@ -251,12 +253,15 @@ impl Buildkite {
     }
 
     /// The same, of an agent whose process is there to do something about it.
-    fn doing(&self, errand: Errand, is_so: impl Fn(JobState) -> bool) -> Option<AgentId> {
+    pub(super) fn doing(&self, errand: Errand, is_so: impl Fn(JobState) -> bool) -> Option<AgentId> {
         self.bound(errand, is_so).filter(|agent| self.agents.get(agent).is_some_and(|agent| agent.alive))
     }
 
     pub(super) fn deliver(&mut self, errand: Errand) {
         let Some(agent) = self.doing(errand, |state| state == JobState::Assigned) else { return };
+        if !self.hears(errand, agent) {
+            return;
+        }
         self.hand_over(errand.job, agent);
         self.enter(self.settings.accepting, Due::Accept(errand));
     }
@@ -273,6 +278,9 @@ impl Buildkite {
 
     pub(super) fn accept(&mut self, errand: Errand) {
         let Some(agent) = self.doing(errand, |state| state == JobState::Assigned) else { return };
+        if !self.gets_accepted(errand, agent) {
+            return;
+        }
         self.take(errand.job, agent);
         self.enter(self.settings.starting, Due::Start(errand));
     }
@@ -289,11 +297,10 @@ impl Buildkite {
     }
 
     pub(super) fn start(&mut self, errand: Errand) {
-        if self.doing(errand, |state| state == JobState::Accepted).is_none() {
-            return;
-        }
+        let Some(agent) = self.doing(errand, |state| state == JobState::Accepted) else { return };
         if let Some(wait) = self.begin(errand.job) {
             self.enter(wait, Due::Finish(errand));
+            self.await_state_poll(agent);
         }
     }
 
@@ -306,9 +313,22 @@ impl Buildkite {
     }
 
     pub(super) fn finish(&mut self, errand: Errand) {
-        let Some(agent) = self.doing(errand, |state| state == JobState::Running) else { return };
+        if self.doing(errand, |state| state == JobState::Running).is_none() {
+            return;
+        }
         let fails = self.jobs.get(errand.job.0).is_some_and(|job| job.fails);
-        self.conclude(errand.job, agent, if fails { End::Failed } else { End::Passed });
+        self.cease(errand, if fails { End::Failed } else { End::Passed });
+    }
+
+    /// Its command is over, and its agent says so. It is over once: what was to stop it comes too late then.
+    fn cease(&mut self, errand: Errand, end: End) {
+        if self.jobs.get_mut(errand.job.0).is_some_and(|job| !std::mem::replace(&mut job.is_over, true)) {
+            self.report(errand, end, 1);
+        }
+    }
+
+    pub(super) fn job_of(&self, errand: Errand) -> Option<&Job> {
+        self.jobs.get(errand.job.0)
     }
 
     /// A job that an agent had taken is over, and the agent has said so.
@@ -323,8 +343,9 @@ impl Buildkite {
 
     /// A job that its agent had taken is dead, and the agent has said so.
     pub(super) fn stop(&mut self, errand: Errand, end: End) {
-        let Some(agent) = self.doing(errand, JobState::is_taken) else { return };
-        self.conclude(errand.job, agent, end);
+        if self.doing(errand, JobState::is_taken).is_some() {
+            self.cease(errand, end);
+        }
     }
 
     pub(super) fn lapse(&mut self, errand: Errand) {
@@ -351,7 +372,7 @@ impl Buildkite {
     pub(super) fn kill_job_of(&mut self, agent: AgentId) {
         let job = self.agents.get(&agent).and_then(|agent| agent.work.job()).and_then(|job| self.jobs.get(job.0));
         if let Some(job) = job.filter(|job| job.state.is_taken()) {
-            let errand = Errand { job: job.id, time: job.assignments };
+            let errand = job.errand();
             let wait = self.settings.killing.draw(&mut self.chances.kills);
             self.enter(wait, Due::Stop(errand, End::Killed));
         }

@@ -204,6 +204,8 @@ pub struct Job {
     pub(super) command: Option<String>,
     pub(super) env: BTreeMap<String, String>,
     pub(super) fails: bool,
+    /// Whether its command is over at a simulated agent, which need not have got through with that yet.
+    pub(super) is_over: bool,
     pub(super) line: LineId,
     /// What an agent's tags must satisfy: the rules without the queue's own.
     pub(super) wants: Arc<[String]>,

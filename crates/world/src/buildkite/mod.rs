@@ -51,6 +51,7 @@ mod status;
 mod summary;
 mod taking;
 mod time;
+mod troubles;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -133,6 +134,7 @@ struct Chances {
     kills: Chance,
     cancels: Chance,
     noticing: Chance,
+    finishes: Chance,
 }
 
 /// What happens by itself.
@@ -153,6 +155,14 @@ enum Due {
     Finish(Errand),
     Lapse(Errand),
     Stop(Errand, End),
+    /// An agent says once more that its job is over, for the nth time.
+    Report(Errand, End, u32),
+    /// An agent that asks for its job's state is refused.
+    Disown(Errand),
+    /// An agent asks for work, and something comes of it besides work.
+    Ping(AgentId),
+    /// An agent says that it is there, and is refused.
+    Beat(AgentId),
 }
 
 /// A certain process in a pod, and not a later one.
@@ -195,6 +205,7 @@ impl Buildkite {
                 kills: chance("kills"),
                 cancels: chance("cancels"),
                 noticing: chance("noticing"),
+                finishes: chance("finishes"),
             },
         }
     }
@@ -237,7 +248,7 @@ impl Buildkite {
     fn happen(&mut self, due: Due) {
         match due {
             Due::Register(living, attempt) => self.register(living, attempt),
-            Due::Leave(living) => self.end_process(&living, 0),
+            Due::Leave(living) => self.leave(&living),
             Due::GiveUp(living) => self.end_process(&living, 1),
             Due::Lost(agent) => self.lose(agent, Loss::Silent),
             Due::Silence(agent) => self.listen(agent),
@@ -247,6 +258,10 @@ impl Buildkite {
             Due::Finish(errand) => self.finish(errand),
             Due::Lapse(errand) => self.lapse(errand),
             Due::Stop(errand, end) => self.stop(errand, end),
+            Due::Report(errand, end, attempt) => self.report(errand, end, attempt),
+            Due::Disown(errand) => self.disown(errand),
+            Due::Ping(agent) => self.pinged(agent),
+            Due::Beat(agent) => self.beaten(agent),
         }
     }
 
@@ -313,12 +328,13 @@ impl Buildkite {
         self.agents.len()
     }
 
-    /// Breaks a route, or mends it.
+    /// Breaks a route, or mends it. The simulated agents feel it as well, `troubles` says how.
     pub fn set_fault(&mut self, route: Route, fault: Option<Fault>) {
         match fault {
             Some(fault) => self.faults.insert(route, fault),
             None => self.faults.remove(&route),
         };
+        self.alarm(route);
     }
 
     pub(crate) fn fault(&self, route: Route) -> Fault {
