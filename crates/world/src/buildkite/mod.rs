@@ -85,7 +85,7 @@ pub use self::{
     shared::{World, digest},
     state::{Cluster, Fault, Queue, Requests, Route, State, Token, UNCLUSTERED},
     status::{PodStatus, WorkerStatus},
-    summary::Summary,
+    summary::{Departed, Summary},
 };
 use crate::{Agenda, Chance};
 
@@ -111,6 +111,7 @@ pub struct Buildkite {
     groups: BTreeMap<String, Group>,
     agents: BTreeMap<AgentId, Agent>,
     registered: u64,
+    departed: Departed,
     /// Those of the agents that are connected processes.
     connections: Connections,
     faults: BTreeMap<Route, Fault>,
@@ -189,6 +190,7 @@ impl Buildkite {
             groups: BTreeMap::new(),
             agents: BTreeMap::new(),
             registered: 0,
+            departed: Departed::default(),
             connections: Connections::default(),
             faults: BTreeMap::new(),
             meta_data: MetaData::default(),
