@@ -155,7 +155,11 @@ impl Stage {
                     name: "real-%spawn".to_owned(),
                     health: own_address(),
                     folder: PathBuf::from(folder.path()),
-                    more: vec![("BUILDKITE_AGENT_SPAWN".to_owned(), spawn.to_string())],
+                    more: vec![
+                        ("BUILDKITE_AGENT_SPAWN".to_owned(), spawn.to_string()),
+                        // As the simulated ones are set. In `auto` its first ping waits for the stream to be refused.
+                        ("BUILDKITE_AGENT_PING_MODE".to_owned(), "poll-only".to_owned()),
+                    ],
                 };
                 *agent = Some(RealAgent::start(&launch, clock));
             }

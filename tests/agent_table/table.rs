@@ -16,7 +16,8 @@ are those of the run that wrote this page; they are compared with each other, an
 
 What Buildkite itself does with jobs and lost agents is simulated in both: it wants a ping a second and a heartbeat every two, gives an
 assigned job away again after 5 s, and misses an agent after 6 s; after 100 s each where calls fail for a while. Without a word on
-jobs there is none. The calls are made slow, or fail, to keep an agent in a state: for `assigned` its pings fail.
+jobs there is none. The calls are made slow, or fail, to keep an agent in a state: for `assigned` its pings fail. The agent
+polls (`--ping-mode poll-only`); in `auto` its first ping comes up to a second later, when the stream has been refused.
 
 ";
 

@@ -255,11 +255,11 @@ async fn a_job_that_is_not_accepted_in_time_goes_to_another_and_is_taken_once() 
 async fn an_agent_that_leaves_gives_back_what_it_did_not_take_and_loses_what_it_did() {
     let mut api = Api::new();
     let agent = api.agent("one").await;
-    let (taken, left) = (api.submit(), api.submit());
-    let token = api.run(&agent, taken).await;
+    let (begun, left) = (api.submit(), api.submit());
+    let token = api.run(&agent, begun).await;
     api.status("POST", "/v3/disconnect", &agent.session).await;
-    assert_eq!((api.end(taken), api.state(left)), ((Some(End::Lost), Some(Loss::Left)), "scheduled"));
-    assert_eq!(api.finish(&token, taken, json!({ "exit_status": "0" })).await, 422);
+    assert_eq!((api.end(begun), api.state(left)), ((Some(End::Lost), Some(Loss::Left)), "scheduled"));
+    assert_eq!(api.finish(&token, begun, json!({ "exit_status": "0" })).await, 422);
 
     let next = api.agent("next").await;
     assert_eq!(api.ping(&next).await["job"]["id"], api.uuid(left));
