@@ -19,14 +19,17 @@ pub struct Settings {
     pub starting: Duration,
     /// From the disconnection of the last worker until the process is gone.
     pub leaving: Duration,
-    /// From a second signal until the running job is dead and reported.
+    /// From a second signal, or from when an agent learns that its job is cancelled, until the job is dead and reported.
     pub killing: Spread,
-    /// From the cancelling of a running job until its agent has noticed and the job is dead.
-    pub cancelling: Spread,
     /// An assigned job that is not accepted within this goes back to its queue.
     pub accept_within: Duration,
-    /// From the death of an agent that could not say so until Buildkite notices.
+    /// From the death of an agent that could not say so until Buildkite notices; of a connected process, from when it was last
+    /// heard of.
     pub noticing: Spread,
+    /// How often an agent says that it is there: the server's `heartbeat_interval`, in whole seconds.
+    pub heartbeat: Duration,
+    /// How often an agent asks how it stands with its job: the server's `job_status_interval`, in whole seconds.
+    pub job_status: Duration,
     /// How old the numbers of the metrics API are.
     pub numbers: NumbersAge,
     /// What becomes of events on their way.
@@ -44,9 +47,10 @@ impl Default for Settings {
             starting: millis(60),
             leaving: millis(5),
             killing: Spread::Between(millis(10), millis(240)),
-            cancelling: Spread::Between(millis(20), millis(1_020)),
             accept_within: secs(60),
             noticing: Spread::Between(secs(180), secs(240)),
+            heartbeat: secs(60),
+            job_status: secs(1),
             numbers: NumbersAge::default(),
             events: Delivery::default(),
         }
