@@ -17,6 +17,7 @@
     reason = "this program measures real time and takes its settings from the environment"
 )]
 
+mod process_kubelet;
 mod simulated_kubelet;
 
 mod harness;

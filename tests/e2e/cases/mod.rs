@@ -12,6 +12,8 @@ mod hands;
 mod hints;
 mod idle;
 mod killed;
+mod kubelet;
+mod kubelet_ends;
 mod latency;
 mod leaders;
 mod limits;

@@ -1,6 +1,12 @@
 //! One case: a namespace with all that an installation has in it, and a deadline.
 
-use std::{any::Any, io::Write as _, panic::AssertUnwindSafe, path::PathBuf, time::Duration};
+use std::{
+    any::Any,
+    io::Write as _,
+    panic::AssertUnwindSafe,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::Namespace;
@@ -142,6 +148,11 @@ impl Case {
             bare: false,
             log: self.log(identity),
         }
+    }
+
+    /// Where this case's logs are.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     pub(crate) fn log(&self, identity: &str) -> PathBuf {

@@ -10,6 +10,7 @@ pub(crate) mod disturbance;
 pub(crate) mod history;
 pub(crate) mod kill_points;
 pub(crate) mod pools;
+pub(crate) mod processes;
 pub(crate) mod proxy;
 pub(crate) mod records;
 pub(crate) mod simulated_agents;
