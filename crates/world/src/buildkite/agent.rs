@@ -60,10 +60,37 @@ pub(super) struct Agent {
     pub(super) leaving: bool,
     pub(super) lapsed: bool,
     pub(super) finished: u64,
-    pub(super) pings: Pings,
+    pub(super) hold: Hold,
+    pub(super) connected_at: Timestamp,
+    /// `None` for a connected process, which asks for work by itself.
+    pub(super) pings: Option<Pings>,
+}
+
+/// Why an agent without a job is given none. It counts as idle all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Hold {
+    /// It is given the next one.
+    #[default]
+    Open,
+    /// Somebody paused it.
+    Paused,
+    /// It said itself that it wants no more.
+    Withdrawn,
+    /// Somebody stopped it: it is told to disconnect at its next ping.
+    Stopping,
 }
 
 impl Agent {
+    /// Whether it may be given a job when it has none.
+    pub(super) fn is_open(&self) -> bool {
+        self.hold == Hold::Open
+    }
+
+    /// Whether it is one of ours, and no connected process.
+    pub(super) const fn is_simulated(&self) -> bool {
+        self.pings.is_some()
+    }
+
     pub(super) const fn warmth(&self, agent: AgentId) -> Warmth {
         Warmth { lapsed: self.lapsed, finished: Reverse(self.finished), agent }
     }
@@ -77,13 +104,15 @@ pub(super) enum Work {
     Given(JobId),
     /// It knows of it, and brings it to its end.
     Known(JobId),
+    /// It is done with it, and could not say so: for Buildkite it has it still.
+    Dropped(JobId),
 }
 
 impl Work {
     pub(super) const fn job(self) -> Option<JobId> {
         match self {
             Self::None => None,
-            Self::Given(job) | Self::Known(job) => Some(job),
+            Self::Given(job) | Self::Known(job) | Self::Dropped(job) => Some(job),
         }
     }
 }
@@ -137,6 +166,10 @@ pub(super) struct Process {
     pub(super) spawn: u32,
     /// How often it was told to stop.
     pub(super) told: u32,
+    /// What it ends with when all its workers have gone.
+    pub(super) exit_code: i32,
+    /// How long the last of its workers tries to say that it goes.
+    pub(super) goodbye: Duration,
     /// Its workers in their order, those that have disconnected as well. None before it is registered.
     pub(super) workers: Vec<AgentId>,
 }

@@ -4,15 +4,13 @@ use std::{cmp::Reverse, collections::BTreeSet, time::Duration};
 
 use super::{
     Buildkite, Due,
-    agent::{AgentId, Work},
-    job::{End, Job, JobId, JobState, NewJob},
+    agent::{Agent, AgentId, Work},
+    job::{ATTEMPTS_KEPT, Attempt, End, Job, JobId, JobState, Loss, NewJob, Outcome},
     line::{Line, Place, beyond_queue},
-    settings::PickUp,
-    time::later,
 };
 
 /// From the assignment until a streaming agent has it: 1 ms in the middle, 4 at most.
-const STREAMED: Duration = Duration::from_millis(1);
+pub(super) const STREAMED: Duration = Duration::from_millis(1);
 
 /// The nth time that a job was given to an agent. What is due about an earlier one does not happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +24,13 @@ pub(super) struct Errand {
 pub(super) struct Group {
     taken: usize,
     behind: BTreeSet<Place>,
+}
+
+impl Job {
+    /// The time that it was given away last.
+    pub(super) const fn errand(&self) -> Errand {
+        Errand { job: self.id, time: self.assignments }
+    }
 }
 
 impl Buildkite {
@@ -61,7 +66,12 @@ impl Buildkite {
             finished_at: None,
             assignments: 0,
             pod: None,
+            attempts: Vec::new(),
+            outcome: Outcome::default(),
+            command: new.command,
+            env: new.env,
             fails: new.fails,
+            is_over: false,
             line,
             agent: None,
             behind,
@@ -176,7 +186,7 @@ impl Buildkite {
 
     pub(super) fn call_off(&mut self, id: JobId) {
         let Some(job) = self.jobs.get(id.0) else { return };
-        let errand = Errand { job: id, time: job.assignments };
+        let errand = job.errand();
         match job.state {
             JobState::Waiting | JobState::Limited | JobState::Scheduled => self.end(id, End::Cancelled),
             JobState::Assigned => {
@@ -186,9 +196,13 @@ impl Buildkite {
                 self.release(agent);
             }
             JobState::Accepted | JobState::Running => {
+                // A connected process learns of it when it asks for the job's state.
+                let is_simulated = job.agent.and_then(|agent| self.agents.get(&agent)).is_some_and(Agent::is_simulated);
                 self.set_job(id, JobState::Cancelling);
-                let wait = self.settings.cancelling.draw(&mut self.chances.cancels);
-                self.enter(wait, Due::Stop(errand, End::Cancelled));
+                if is_simulated {
+                    let wait = self.settings.cancelling.draw(&mut self.chances.cancels);
+                    self.enter(wait, Due::Stop(errand, End::Cancelled));
+                }
             }
             JobState::Cancelling | JobState::Ended(_) => {}
         }
@@ -209,6 +223,14 @@ impl Buildkite {
         job.assignments += 1;
         job.agent = Some(to);
         job.pod = Some(agent.pod.clone());
+        if job.attempts.len() < ATTEMPTS_KEPT {
+            job.attempts.push(Attempt {
+                agent: to,
+                name: agent.pod.clone(),
+                assigned_at: self.now,
+                delivered_at: None,
+            });
+        }
         agent.work = Work::Given(id);
         if let Some(line) = self.lines.get_mut(job.line) {
             line.remove_job(&job.wants, (Reverse(job.priority), id));
@@ -216,12 +238,8 @@ impl Buildkite {
             line.load.idle = line.load.idle.saturating_sub(1);
             line.load.busy += 1;
         }
-        let errand = Errand { job: id, time: job.assignments };
-        if agent.alive {
-            let at = match self.settings.pick_up {
-                PickUp::Polling { interval } => agent.pings.next(self.now, interval, &mut self.chances.pings),
-                PickUp::Streaming => agent.pings.opened().max(later(self.now, STREAMED)),
-            };
+        let errand = job.errand();
+        if let Some(at) = self.next_ping(to) {
             self.agenda.enter(at, Due::Deliver(errand));
         }
         self.enter(self.settings.accept_within, Due::Lapse(errand));
@@ -235,58 +253,99 @@ impl Buildkite {
     }
 
     /// The same, of an agent whose process is there to do something about it.
-    fn doing(&self, errand: Errand, is_so: impl Fn(JobState) -> bool) -> Option<AgentId> {
+    pub(super) fn doing(&self, errand: Errand, is_so: impl Fn(JobState) -> bool) -> Option<AgentId> {
         self.bound(errand, is_so).filter(|agent| self.agents.get(agent).is_some_and(|agent| agent.alive))
     }
 
     pub(super) fn deliver(&mut self, errand: Errand) {
         let Some(agent) = self.doing(errand, |state| state == JobState::Assigned) else { return };
-        if let Some(agent) = self.agents.get_mut(&agent) {
-            agent.work = Work::Known(errand.job);
+        if !self.hears(errand, agent) {
+            return;
         }
+        self.hand_over(errand.job, agent);
         self.enter(self.settings.accepting, Due::Accept(errand));
+    }
+
+    /// The agent knows of its job now.
+    pub(super) fn hand_over(&mut self, job: JobId, to: AgentId) {
+        if let Some(agent) = self.agents.get_mut(&to) {
+            agent.work = Work::Known(job);
+        }
+        if let Some(attempt) = self.jobs.get_mut(job.0).and_then(|job| job.attempts.last_mut()) {
+            attempt.delivered_at.get_or_insert(self.now);
+        }
     }
 
     pub(super) fn accept(&mut self, errand: Errand) {
         let Some(agent) = self.doing(errand, |state| state == JobState::Assigned) else { return };
-        self.set_job(errand.job, JobState::Accepted);
-        if let Some(job) = self.jobs.get_mut(errand.job.0) {
-            job.accepted_at = Some(self.now);
+        if !self.gets_accepted(errand, agent) {
+            return;
         }
-        if let Some(agent) = self.agents.get_mut(&agent) {
-            agent.lapsed = false;
-        }
+        self.take(errand.job, agent);
         self.enter(self.settings.starting, Due::Start(errand));
     }
 
-    pub(super) fn start(&mut self, errand: Errand) {
-        if self.doing(errand, |state| state == JobState::Accepted).is_none() {
-            return;
+    /// The agent has said that it takes its job.
+    pub(super) fn take(&mut self, job: JobId, by: AgentId) {
+        self.set_job(job, JobState::Accepted);
+        if let Some(job) = self.jobs.get_mut(job.0) {
+            job.accepted_at = Some(self.now);
         }
-        self.set_job(errand.job, JobState::Running);
-        if let Some(job) = self.jobs.get_mut(errand.job.0) {
-            job.started_at = Some(self.now);
-            let wait = job.duration;
-            self.enter(wait, Due::Finish(errand));
+        if let Some(agent) = self.agents.get_mut(&by) {
+            agent.lapsed = false;
         }
     }
 
+    pub(super) fn start(&mut self, errand: Errand) {
+        let Some(agent) = self.doing(errand, |state| state == JobState::Accepted) else { return };
+        if let Some(wait) = self.begin(errand.job) {
+            self.enter(wait, Due::Finish(errand));
+            self.await_state_poll(agent);
+        }
+    }
+
+    /// Its command runs now; says how long that takes where it is simulated.
+    pub(super) fn begin(&mut self, id: JobId) -> Option<Duration> {
+        self.set_job(id, JobState::Running);
+        let job = self.jobs.get_mut(id.0)?;
+        job.started_at = Some(self.now);
+        Some(job.duration)
+    }
+
     pub(super) fn finish(&mut self, errand: Errand) {
-        let Some(id) = self.doing(errand, |state| state == JobState::Running) else { return };
+        if self.doing(errand, |state| state == JobState::Running).is_none() {
+            return;
+        }
         let fails = self.jobs.get(errand.job.0).is_some_and(|job| job.fails);
-        if let Some(agent) = self.agents.get_mut(&id).filter(|_| !fails) {
+        self.cease(errand, if fails { End::Failed } else { End::Passed });
+    }
+
+    /// Its command is over, and its agent says so. It is over once: what was to stop it comes too late then.
+    fn cease(&mut self, errand: Errand, end: End) {
+        if self.jobs.get_mut(errand.job.0).is_some_and(|job| !std::mem::replace(&mut job.is_over, true)) {
+            self.report(errand, end, 1);
+        }
+    }
+
+    pub(super) fn job_of(&self, errand: Errand) -> Option<&Job> {
+        self.jobs.get(errand.job.0)
+    }
+
+    /// A job that an agent had taken is over, and the agent has said so.
+    pub(super) fn conclude(&mut self, job: JobId, agent: AgentId, end: End) {
+        if let Some(agent) = self.agents.get_mut(&agent).filter(|_| end == End::Passed) {
             self.finished += 1;
             agent.finished = self.finished;
         }
-        self.end(errand.job, if fails { End::Failed } else { End::Passed });
-        self.release(Some(id));
+        self.end(job, end);
+        self.release(Some(agent));
     }
 
     /// A job that its agent had taken is dead, and the agent has said so.
     pub(super) fn stop(&mut self, errand: Errand, end: End) {
-        let Some(agent) = self.doing(errand, JobState::is_taken) else { return };
-        self.end(errand.job, end);
-        self.release(Some(agent));
+        if self.doing(errand, JobState::is_taken).is_some() {
+            self.cease(errand, end);
+        }
     }
 
     pub(super) fn lapse(&mut self, errand: Errand) {
@@ -313,16 +372,19 @@ impl Buildkite {
     pub(super) fn kill_job_of(&mut self, agent: AgentId) {
         let job = self.agents.get(&agent).and_then(|agent| agent.work.job()).and_then(|job| self.jobs.get(job.0));
         if let Some(job) = job.filter(|job| job.state.is_taken()) {
-            let errand = Errand { job: job.id, time: job.assignments };
+            let errand = job.errand();
             let wait = self.settings.killing.draw(&mut self.chances.kills);
             self.enter(wait, Due::Stop(errand, End::Killed));
         }
     }
 
-    /// A connection that Buildkite takes for lost: what it had is lost with it, or ready again if it never took it.
-    pub(super) fn lose(&mut self, id: AgentId) {
+    /// A connection that is gone: what it had taken is lost with it, and ready again if it never took it.
+    pub(super) fn lose(&mut self, id: AgentId, loss: Loss) {
         let job = self.agents.get(&id).and_then(|agent| agent.work.job());
         if let Some(job) = job.filter(|job| self.jobs.get(job.0).is_some_and(|job| job.state.is_taken())) {
+            if let Some(job) = self.jobs.get_mut(job.0) {
+                job.outcome.loss = Some(loss);
+            }
             self.end(job, End::Lost);
         }
         self.disconnect(id);

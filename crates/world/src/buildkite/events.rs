@@ -14,7 +14,7 @@ const REGION: &str = "us-east-1";
 const SOURCE: &str = "0106-187c-12cd4fe";
 /// The one pipeline of this world, and its one build.
 const PIPELINE_UUID: &str = "00000000-0000-4000-8000-000000000003";
-const BUILD_UUID: &str = "00000000-0000-4000-8000-000000000004";
+pub(super) const BUILD_UUID: &str = "00000000-0000-4000-8000-000000000004";
 
 /// An event that has been delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,10 +1,11 @@
 //! A job: what is asked for, and what becomes of it.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
+use serde::Serialize;
 
-use super::{agent::AgentId, line::LineId, time::between};
+use super::{agent::AgentId, job_log::JobLog, line::LineId, time::between};
 use crate::Queue;
 
 /// A job of this world, in the order in which they were submitted.
@@ -22,10 +23,14 @@ pub struct NewJob {
     pub rules: Vec<String>,
     /// The higher goes first.
     pub priority: i64,
-    /// How long its command runs.
+    /// How long its command runs at a simulated agent, and at a real one if it has no command of its own.
     pub duration: Duration,
     /// Whether its command fails in the end.
     pub fails: bool,
+    /// What a real agent runs. Without one it sleeps for the duration, and fails if it is to fail.
+    pub command: Option<String>,
+    /// What a real agent's job finds in its environment, besides what every job does.
+    pub env: BTreeMap<String, String>,
     /// It waits until these have passed, and is broken if one of them ends otherwise.
     pub depends_on: Vec<JobId>,
     /// What bounds how many of a group go at once.
@@ -42,10 +47,54 @@ impl NewJob {
             priority: 0,
             duration,
             fails: false,
+            command: None,
+            env: BTreeMap::new(),
             depends_on: Vec::new(),
             concurrency: None,
         }
     }
+}
+
+/// So many times that a job was given away are told one by one.
+pub(super) const ATTEMPTS_KEPT: usize = 100;
+
+/// One time that a job was given to an agent.
+#[derive(Debug, Clone)]
+pub struct Attempt {
+    pub(super) agent: AgentId,
+    /// The pod, or a real agent's name.
+    pub name: Arc<str>,
+    /// When.
+    pub assigned_at: Timestamp,
+    /// When the agent learned of it.
+    pub delivered_at: Option<Timestamp>,
+}
+
+/// How a job came to be lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Loss {
+    /// Nothing was heard of its agent any more.
+    Silent,
+    /// Its agent disconnected, and had said nothing of the job.
+    Left,
+}
+
+/// What is known of the end of a job beyond [`End`]. A simulated agent tells none of it.
+#[derive(Debug, Clone, Default)]
+pub struct Outcome {
+    /// As the agent wrote it; −1 for a command that a signal ended.
+    pub exit_status: Option<String>,
+    /// The signal that ended the command.
+    pub signal: Option<String>,
+    /// Why there was one: `agent_stop`, `cancel`.
+    pub signal_reason: Option<String>,
+    /// How it was lost, if it was.
+    pub loss: Option<Loss>,
+    /// So many pieces of its log the agent gave up on.
+    pub chunks_failed: u64,
+    /// What it wrote.
+    pub log: JobLog,
 }
 
 /// A concurrency group.
@@ -96,7 +145,8 @@ impl JobState {
 }
 
 /// How a job ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum End {
     /// Its command succeeded.
     Passed,
@@ -145,9 +195,17 @@ pub struct Job {
     pub finished_at: Option<Timestamp>,
     /// How often it was given to an agent: more than once if it was not accepted.
     pub assignments: u32,
-    /// The pod whose agent has it, or had it last.
+    /// The pod whose agent has it, or had it last; the name of a real agent.
     pub pod: Option<Arc<str>>,
+    /// To whom it was given, one after the other; the first hundred.
+    pub attempts: Vec<Attempt>,
+    /// What is known of its end.
+    pub outcome: Outcome,
+    pub(super) command: Option<String>,
+    pub(super) env: BTreeMap<String, String>,
     pub(super) fails: bool,
+    /// Whether its command is over at a simulated agent, which need not have got through with that yet.
+    pub(super) is_over: bool,
     pub(super) line: LineId,
     /// What an agent's tags must satisfy: the rules without the queue's own.
     pub(super) wants: Arc<[String]>,

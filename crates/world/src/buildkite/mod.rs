@@ -28,21 +28,30 @@
 //! [`Settings`], and the other way in which Buildkite may work, where a job goes to the first idle agent that pings.
 
 mod agent;
+mod agent_api;
+mod connections;
 mod control;
+mod cord;
 mod dispatch;
 mod events;
+mod faulty;
 mod job;
+mod job_log;
 mod line;
+mod meta_data;
 mod numbers;
 mod outbox;
 mod pods;
+mod record;
 mod router;
 mod settings;
 mod shared;
 mod state;
 mod status;
 mod summary;
+mod taking;
 mod time;
+mod troubles;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -54,17 +63,23 @@ use jiff::Timestamp;
 
 use self::{
     agent::{Agent, AgentId, Process},
+    connections::Connections,
     dispatch::{Errand, Group},
     events::Announcer,
     line::{LineId, Lines},
+    meta_data::MetaData,
     numbers::Numbers,
     outbox::Outbox,
     time::later,
 };
 pub use self::{
     agent::{AgentPod, PodExit},
+    connections::{Connection, Link},
+    cord::Serving,
     events::JobEvent,
-    job::{Concurrency, End, Job, JobId, JobState, NewJob},
+    job::{Attempt, Concurrency, End, Job, JobId, JobState, Loss, NewJob, Outcome},
+    job_log::JobLog,
+    record::{AttemptRecord, JobRecord, ScriptJob},
     router::{router, serve},
     settings::{Delivery, NumbersAge, PickUp, Settings, Spread},
     shared::{World, digest},
@@ -96,6 +111,10 @@ pub struct Buildkite {
     groups: BTreeMap<String, Group>,
     agents: BTreeMap<AgentId, Agent>,
     registered: u64,
+    /// Those of the agents that are connected processes.
+    connections: Connections,
+    faults: BTreeMap<Route, Fault>,
+    meta_data: MetaData,
     /// The living processes by the UID of their pod.
     processes: BTreeMap<Arc<str>, Process>,
     lives: u64,
@@ -115,6 +134,7 @@ struct Chances {
     kills: Chance,
     cancels: Chance,
     noticing: Chance,
+    finishes: Chance,
 }
 
 /// What happens by itself.
@@ -127,12 +147,22 @@ enum Due {
     /// A process that was told twice and is still there gives up.
     GiveUp(Living),
     Lost(AgentId),
+    /// It is time to ask whether anything was heard of a connected process.
+    Silence(AgentId),
     Deliver(Errand),
     Accept(Errand),
     Start(Errand),
     Finish(Errand),
     Lapse(Errand),
     Stop(Errand, End),
+    /// An agent says once more that its job is over, for the nth time.
+    Report(Errand, End, u32),
+    /// An agent that asks for its job's state is refused.
+    Disown(Errand),
+    /// An agent asks for work, and something comes of it besides work.
+    Ping(AgentId),
+    /// An agent says that it is there, and is refused.
+    Beat(AgentId),
 }
 
 /// A certain process in a pod, and not a later one.
@@ -159,6 +189,9 @@ impl Buildkite {
             groups: BTreeMap::new(),
             agents: BTreeMap::new(),
             registered: 0,
+            connections: Connections::default(),
+            faults: BTreeMap::new(),
+            meta_data: MetaData::default(),
             processes: BTreeMap::new(),
             lives: 0,
             finished: 0,
@@ -172,6 +205,7 @@ impl Buildkite {
                 kills: chance("kills"),
                 cancels: chance("cancels"),
                 noticing: chance("noticing"),
+                finishes: chance("finishes"),
             },
         }
     }
@@ -214,15 +248,20 @@ impl Buildkite {
     fn happen(&mut self, due: Due) {
         match due {
             Due::Register(living, attempt) => self.register(living, attempt),
-            Due::Leave(living) => self.end_process(&living, 0),
+            Due::Leave(living) => self.leave(&living),
             Due::GiveUp(living) => self.end_process(&living, 1),
-            Due::Lost(agent) => self.lose(agent),
+            Due::Lost(agent) => self.lose(agent, Loss::Silent),
+            Due::Silence(agent) => self.listen(agent),
             Due::Deliver(errand) => self.deliver(errand),
             Due::Accept(errand) => self.accept(errand),
             Due::Start(errand) => self.start(errand),
             Due::Finish(errand) => self.finish(errand),
             Due::Lapse(errand) => self.lapse(errand),
             Due::Stop(errand, end) => self.stop(errand, end),
+            Due::Report(errand, end, attempt) => self.report(errand, end, attempt),
+            Due::Disown(errand) => self.disown(errand),
+            Due::Ping(agent) => self.pinged(agent),
+            Due::Beat(agent) => self.beaten(agent),
         }
     }
 
@@ -287,6 +326,19 @@ impl Buildkite {
     /// How many agents Buildkite takes for connected, in all queues.
     pub fn agents(&self) -> usize {
         self.agents.len()
+    }
+
+    /// Breaks a route, or mends it. The simulated agents feel it as well, `troubles` says how.
+    pub fn set_fault(&mut self, route: Route, fault: Option<Fault>) {
+        match fault {
+            Some(fault) => self.faults.insert(route, fault),
+            None => self.faults.remove(&route),
+        };
+        self.alarm(route);
+    }
+
+    pub(crate) fn fault(&self, route: Route) -> Fault {
+        self.faults.get(&route).copied().unwrap_or_default()
     }
 
     /// What is set.

@@ -5,12 +5,13 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 
 use super::{
-    Buildkite, DEFAULT_QUEUE, Due, Living, UNCLUSTERED,
-    agent::{Agent, AgentId, AgentPod, Pings, PodExit, Process, Work},
+    Buildkite, DEFAULT_QUEUE, Due, Living, Route, UNCLUSTERED,
+    agent::{Agent, AgentId, AgentPod, Hold, Pings, PodExit, Process, Work},
     job::JobState,
     line::beyond_queue,
     settings::PickUp,
     time::later,
+    troubles::Trouble,
 };
 
 /// The client's own patience with a call, and its wait before it registers once more.
@@ -38,8 +39,10 @@ impl Buildkite {
             return;
         }
         self.lives += 1;
-        let (life, told, workers) = (self.lives, 0, Vec::new());
-        self.processes.insert(Arc::clone(&pod), Process { life, token, tags, spawn, told, workers });
+        let life = self.lives;
+        let process =
+            Process { life, token, tags, spawn, told: 0, exit_code: 0, goodbye: Duration::ZERO, workers: Vec::new() };
+        self.processes.insert(Arc::clone(&pod), process);
         let wait = self.settings.registration.draw(&mut self.chances.registration);
         self.enter(wait, Due::Register(Living { pod, life }, 1));
     }
@@ -86,13 +89,20 @@ impl Buildkite {
             return;
         };
         let (spawn, workers_tags) = (process.spawn.max(1), beyond_queue(&process.tags));
-        let Some(token) = self.state.tokens.get(&process.token) else {
+        let trouble = self.trouble(Route::Register);
+        let token = self.state.tokens.get(&process.token).filter(|_| trouble != Some(Trouble::Refused));
+        let patience = match (token, trouble) {
+            (None, _) => None,
+            (Some(token), _) if token.hangs => Some(CALL_TIMEOUT),
+            (Some(_), trouble) => trouble.map(|_| Duration::ZERO),
+        };
+        let Some(token) = token else {
             self.end_process(&living, 1);
             return;
         };
-        if token.hangs {
+        if let Some(patience) = patience {
             if attempt < REGISTER_ATTEMPTS {
-                self.enter(CALL_TIMEOUT + REGISTER_AGAIN, Due::Register(living, attempt + 1));
+                self.enter(patience + REGISTER_AGAIN, Due::Register(living, attempt + 1));
             } else {
                 self.end_process(&living, 1);
             }
@@ -113,10 +123,13 @@ impl Buildkite {
                 leaving: false,
                 lapsed: false,
                 finished: 0,
-                pings: self.pings_from_connection(),
+                hold: Hold::Open,
+                connected_at: self.now,
+                pings: Some(self.pings_from_connection()),
             };
             self.agents.insert(id, agent);
             self.rest(id);
+            self.await_beat(id);
             workers.push(id);
         }
         if let Some(process) = self.processes.get_mut(&living.pod) {
@@ -135,32 +148,36 @@ impl Buildkite {
         }
     }
 
-    /// It is idle, and may be given a job.
-    fn rest(&mut self, id: AgentId) {
+    /// It is idle, and is given a job unless something holds it.
+    pub(super) fn rest(&mut self, id: AgentId) {
         let Some(agent) = self.agents.get(&id) else { return };
         if let Some(line) = self.lines.get_mut(agent.line) {
             line.load.idle += 1;
-            line.add_agent(&agent.tags, agent.warmth(id));
+            if agent.is_open() {
+                line.add_agent(&agent.tags, agent.warmth(id));
+            }
         }
         self.stirred.insert(agent.line);
+        self.await_ping(id);
     }
 
     /// An agent has no job any more: it rests, or goes if it was told to.
     pub(super) fn release(&mut self, agent: Option<AgentId>) {
         let Some((id, agent)) = agent.and_then(|id| Some((id, self.agents.get_mut(&id)?))) else { return };
         // An agent that worked asks again within one interval; one that never had its job goes on as before.
-        if agent.work.job().and_then(|job| self.jobs.get(job.0)).is_some_and(|job| job.accepted_at.is_some()) {
-            agent.pings = Pings::new(self.now);
+        let has_worked =
+            agent.work.job().and_then(|job| self.jobs.get(job.0)).is_some_and(|job| job.accepted_at.is_some());
+        if let Some(pings) = agent.pings.as_mut().filter(|_| has_worked) {
+            *pings = Pings::new(self.now);
         }
         agent.work = Work::None;
         if let Some(line) = self.lines.get_mut(agent.line) {
             line.load.busy = line.load.busy.saturating_sub(1);
         }
-        let leaves_from = agent.leaving.then(|| Arc::clone(&agent.pod));
+        let leaves = agent.leaving;
         self.rest(id);
-        if let Some(pod) = leaves_from {
-            self.disconnect(id);
-            self.leave_if_alone(&pod);
+        if leaves {
+            self.go(id);
         }
     }
 
@@ -169,7 +186,7 @@ impl Buildkite {
         let Some(agent) = self.agents.get_mut(&id) else { return };
         agent.leaving = true;
         if !matches!(agent.work, Work::Known(_)) {
-            self.disconnect(id);
+            self.say_goodbye(id);
         }
     }
 
@@ -191,12 +208,24 @@ impl Buildkite {
     }
 
     /// A process whose workers have all disconnected ends.
-    fn leave_if_alone(&mut self, pod: &Arc<str>) {
+    pub(super) fn leave_if_alone(&mut self, pod: &Arc<str>) {
         let Some(process) = self.processes.get(pod) else { return };
-        if !process.workers.iter().any(|worker| self.agents.contains_key(worker)) {
+        if !process.workers.iter().any(|worker| self.agents.get(worker).is_some_and(|agent| agent.alive)) {
             let living = Living { pod: Arc::clone(pod), life: process.life };
-            self.enter(self.settings.leaving, Due::Leave(living));
+            self.enter(process.goodbye + self.settings.leaving, Due::Leave(living));
         }
+    }
+
+    /// All its workers have gone.
+    pub(super) fn leave(&mut self, living: &Living) {
+        let exit_code = self.processes.get(&living.pod).map_or(0, |process| process.exit_code);
+        self.end_process(living, exit_code);
+    }
+
+    /// Nothing is heard of an agent from now on, which Buildkite notices later.
+    pub(super) fn miss(&mut self, id: AgentId) {
+        let wait = self.settings.noticing.draw(&mut self.chances.noticing);
+        self.enter(wait, Due::Lost(id));
     }
 
     /// A process is gone. Workers that have not disconnected are not missed yet.
@@ -206,10 +235,9 @@ impl Buildkite {
         }
         let Some(process) = self.processes.remove(&living.pod) else { return };
         for worker in process.workers {
-            if let Some(agent) = self.agents.get_mut(&worker) {
+            if let Some(agent) = self.agents.get_mut(&worker).filter(|agent| agent.alive) {
                 agent.alive = false;
-                let wait = self.settings.noticing.draw(&mut self.chances.noticing);
-                self.enter(wait, Due::Lost(worker));
+                self.miss(worker);
             }
         }
         self.exits.push(PodExit { at: self.now, pod: living.pod.to_string(), exit_code });

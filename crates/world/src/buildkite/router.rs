@@ -1,29 +1,27 @@
-//! The agent API as Buildkite answers it: shapes, headers and refusals.
+//! What is read of the agent API, as Buildkite answers it: shapes, headers and refusals.
 
-use std::{future, io, time::Duration};
+use std::{future, io};
 
 use axum::{
     Json, Router,
-    body::{Body, to_bytes},
     extract::{Query, State as Extract},
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderName, HeaderValue, header},
     middleware,
     response::{IntoResponse, Response},
     routing::get,
 };
-use futures::stream;
 use jiff::fmt::rfc2822::DateTimePrinter;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{Fault, ORGANIZATION_UUID, Queue, Route, World, control, numbers::View};
+use super::{
+    ORGANIZATION_UUID, Queue, Route, World, agent_api, control,
+    cord::Corded,
+    faulty::{Call, broken_in, message, spoiled},
+    numbers::View,
+};
 
 const POLL_DURATION: HeaderName = HeaderName::from_static("buildkite-agent-metrics-poll-duration");
-
-/// What a proxy in between says, under the type that the answer itself would have had.
-const GARBAGE: &str = "<html><body>502 Bad Gateway</body></html>";
-/// More than the queues of any cluster come to.
-const BODY_MAX: usize = 64 << 20;
 
 /// The simulated Buildkite as a service, its control surface with it.
 pub fn router(world: World) -> Router {
@@ -31,6 +29,7 @@ pub fn router(world: World) -> Router {
         .route("/v3/metrics", get(metrics))
         .route("/v3/metrics/queue", get(queue))
         .route("/v3/token", get(token))
+        .merge(agent_api::routes())
         .layer(middleware::map_response_with_state(world.clone(), dated))
         .merge(control::routes())
         .with_state(world)
@@ -38,7 +37,7 @@ pub fn router(world: World) -> Router {
 
 /// Serves it until the listener fails.
 pub async fn serve(listener: tokio::net::TcpListener, world: World) -> io::Result<()> {
-    axum::serve(listener, router(world)).await
+    axum::serve(Corded::from(listener), router(world).into_make_service_with_connect_info::<super::cord::Cord>()).await
 }
 
 /// Every answer carries `Date`, a refusal too; without a clock of ours the HTTP server writes it.
@@ -50,8 +49,8 @@ async fn dated(Extract(world): Extract<World>, mut response: Response) -> Respon
     response
 }
 
-async fn metrics(Extract(world): Extract<World>, headers: HeaderMap) -> Response {
-    answer(&world, Route::Metrics, &headers, |view| told(view, all_queues(view))).await
+async fn metrics(Extract(world): Extract<World>, call: Call) -> Response {
+    answer(&world, Route::Metrics, &call, |view| told(view, all_queues(view))).await
 }
 
 #[derive(Deserialize)]
@@ -59,16 +58,16 @@ struct QueueName {
     name: String,
 }
 
-async fn queue(Extract(world): Extract<World>, Query(wanted): Query<QueueName>, headers: HeaderMap) -> Response {
-    answer(&world, Route::Queue, &headers, |view| {
+async fn queue(Extract(world): Extract<World>, Query(wanted): Query<QueueName>, call: Call) -> Response {
+    answer(&world, Route::Queue, &call, |view| {
         let load = view.queues.get(&wanted.name).copied().unwrap_or_default();
         told(view, whose(json!({ "agents": agents(load), "jobs": jobs(load) }), view))
     })
     .await
 }
 
-async fn token(Extract(world): Extract<World>, headers: HeaderMap) -> Response {
-    answer(&world, Route::Token, &headers, |View { token, cluster_name, .. }| {
+async fn token(Extract(world): Extract<World>, call: Call) -> Response {
+    answer(&world, Route::Token, &call, |View { token, cluster_name, .. }| {
         Json(json!({
             "uuid": "00000000-0000-4000-8000-000000000001",
             "description": "simulated",
@@ -86,51 +85,17 @@ async fn token(Extract(world): Extract<World>, headers: HeaderMap) -> Response {
 }
 
 /// Counts the request, does what the route's fault says, and lets the token in or not.
-async fn answer(
-    world: &World,
-    route: Route,
-    headers: &HeaderMap,
-    good: impl FnOnce(&View) -> Response + Send,
-) -> Response {
-    let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let token = authorization.and_then(|value| value.strip_prefix("Token ")).unwrap_or_default();
-    world.count(route, token);
-    let fault = world.fault(route);
-    tokio::time::sleep(Duration::from_millis(fault.delay_ms)).await;
-    if fault.hang {
-        return future::pending().await;
-    }
-    let response = match (fault.status, world.with(|buildkite| buildkite.view(token))) {
-        (Some(status), _) => broken(status, fault.retry_after),
-        (None, Some(view)) if view.token.hangs => return future::pending().await,
-        (None, Some(view)) => good(&view),
-        (None, None) => (StatusCode::UNAUTHORIZED, Json(json!({ "message": "Invalid access token" }))).into_response(),
+async fn answer(world: &World, route: Route, call: &Call, good: impl FnOnce(&View) -> Response + Send) -> Response {
+    let fault = match broken_in(world, route, call).await {
+        Ok(fault) => fault,
+        Err(broken) => return broken,
+    };
+    let response = match world.with(|buildkite| buildkite.view(&call.token)) {
+        Some(view) if view.token.hangs => return future::pending().await,
+        Some(view) => good(&view),
+        None => message(401, "Invalid access token"),
     };
     spoiled(fault, response).await
-}
-
-/// Status and headers as they were, and a body that nobody can read.
-async fn spoiled(fault: Fault, response: Response) -> Response {
-    if !fault.garbage && !fault.cut_off {
-        return response;
-    }
-    let (head, body) = response.into_parts();
-    let body = if fault.garbage { GARBAGE.into() } else { to_bytes(body, BODY_MAX).await.unwrap_or_default() };
-    if !fault.cut_off {
-        return Response::from_parts(head, body.into());
-    }
-    let half = body.slice(..body.len() / 2);
-    let broken_off = io::Error::new(io::ErrorKind::ConnectionReset, "simulated fault");
-    Response::from_parts(head, Body::from_stream(stream::iter([Ok(half), Err(broken_off)])))
-}
-
-fn broken(status: u16, retry_after: Option<u64>) -> Response {
-    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = (status, Json(json!({ "message": "simulated fault" }))).into_response();
-    if let Some(seconds) = retry_after {
-        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
-    }
-    response
 }
 
 fn told(view: &View, body: Value) -> Response {

@@ -25,8 +25,13 @@ pub struct Settings {
     pub cancelling: Spread,
     /// An assigned job that is not accepted within this goes back to its queue.
     pub accept_within: Duration,
-    /// From the death of an agent that could not say so until Buildkite notices.
+    /// From the death of an agent that could not say so until Buildkite notices; of a connected process, from when it was last
+    /// heard of.
     pub noticing: Spread,
+    /// How often an agent says that it is there: the server's `heartbeat_interval`, in whole seconds.
+    pub heartbeat: Duration,
+    /// How often an agent asks how it stands with its job: the server's `job_status_interval`, in whole seconds.
+    pub job_status: Duration,
     /// How old the numbers of the metrics API are.
     pub numbers: NumbersAge,
     /// What becomes of events on their way.
@@ -47,6 +52,8 @@ impl Default for Settings {
             cancelling: Spread::Between(millis(20), millis(1_020)),
             accept_within: secs(60),
             noticing: Spread::Between(secs(180), secs(240)),
+            heartbeat: secs(60),
+            job_status: secs(1),
             numbers: NumbersAge::default(),
             events: Delivery::default(),
         }

@@ -1,7 +1,6 @@
 //! One Buildkite shared by its driver, its HTTP side and its control surface.
 
 use std::{
-    collections::BTreeMap,
     fmt::Write as _,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -19,7 +18,6 @@ pub struct World {
 
 struct Inner {
     buildkite: Buildkite,
-    faults: BTreeMap<Route, Fault>,
     requests: Requests,
     clock: Option<Clock>,
 }
@@ -28,10 +26,7 @@ type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 impl std::fmt::Debug for Inner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Inner")
-            .field("buildkite", &self.buildkite)
-            .field("faults", &self.faults)
-            .finish_non_exhaustive()
+        f.debug_struct("Inner").field("buildkite", &self.buildkite).finish_non_exhaustive()
     }
 }
 
@@ -43,8 +38,7 @@ impl Default for World {
 
 impl From<Buildkite> for World {
     fn from(buildkite: Buildkite) -> Self {
-        let (faults, requests, clock) = (BTreeMap::new(), Requests::new(), None);
-        Self { inner: Arc::new(Mutex::new(Inner { buildkite, faults, requests, clock })) }
+        Self { inner: Arc::new(Mutex::new(Inner { buildkite, requests: Requests::new(), clock: None })) }
     }
 }
 
@@ -114,11 +108,7 @@ impl World {
 
     /// Breaks a route, or mends it.
     pub fn set_fault(&self, route: Route, fault: Option<Fault>) {
-        let mut inner = self.inner();
-        match fault {
-            Some(fault) => inner.faults.insert(route, fault),
-            None => inner.faults.remove(&route),
-        };
+        self.with(|buildkite| buildkite.set_fault(route, fault));
     }
 
     /// The requests so far; those without a token count under the digest of the empty text.
@@ -133,12 +123,13 @@ impl World {
     }
 
     pub(super) fn fault(&self, route: Route) -> Fault {
-        self.inner().faults.get(&route).copied().unwrap_or_default()
+        self.inner().buildkite.fault(route)
     }
 
     pub(super) fn count(&self, route: Route, token: &str) {
         let mut inner = self.inner();
-        let count = inner.requests.entry(route).or_default().entry(digest(token)).or_default();
+        let digest = digest(inner.buildkite.registration_behind(token).unwrap_or(token));
+        let count = inner.requests.entry(route).or_default().entry(digest).or_default();
         *count = count.saturating_add(1);
     }
 }

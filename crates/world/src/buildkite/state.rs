@@ -90,9 +90,14 @@ impl Queue {
     }
 }
 
-/// What a route does instead of answering well. The delay comes first, then the hanging, then the status, then the body.
+/// What a route does instead of answering well. The delay comes first, then the hanging, then the connection, then the status,
+/// then the body.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is something that goes wrong by itself, and each is said on the wire"
+)]
 pub struct Fault {
     /// Answer with this status.
     pub status: Option<u16>,
@@ -100,6 +105,9 @@ pub struct Fault {
     pub delay_ms: u64,
     /// Never answer.
     pub hang: bool,
+    /// Break the connection instead of answering, and do nothing. In process, and behind another server than
+    /// [`serve`](crate::serve), the answer breaks off instead.
+    pub drop: bool,
     /// The seconds told in `Retry-After`, along with `status`.
     pub retry_after: Option<u64>,
     /// Answer with a body that is not what its type says.
@@ -118,7 +126,47 @@ pub enum Route {
     Queue,
     /// `GET /v3/token`.
     Token,
+    /// `POST /v3/register`.
+    Register,
+    /// `POST /v3/connect`.
+    Connect,
+    /// `GET /v3/ping`.
+    Ping,
+    /// `POST /v3/heartbeat`.
+    Heartbeat,
+    /// `POST /v3/disconnect`.
+    Disconnect,
+    /// `PUT /v3/jobs/{job}/accept`.
+    Accept,
+    /// `PUT /v3/jobs/{job}/start`.
+    Start,
+    /// `GET /v3/jobs/{job}`.
+    JobState,
+    /// `POST /v3/jobs/{job}/chunks`.
+    Chunks,
+    /// `PUT /v3/jobs/{job}/finish`.
+    Finish,
+    /// All other calls of agents: `pause`, `resume`, `stop`, header times, meta-data, annotations.
+    Other,
 }
 
-/// Requests so far: by route, and by the SHA-256 of the token they came with, in hexadecimal.
+impl Route {
+    /// Those that agents call: everything but what is read about a queue or a token.
+    pub const OF_AGENTS: [Self; 11] = [
+        Self::Register,
+        Self::Connect,
+        Self::Ping,
+        Self::Heartbeat,
+        Self::Disconnect,
+        Self::Accept,
+        Self::Start,
+        Self::JobState,
+        Self::Chunks,
+        Self::Finish,
+        Self::Other,
+    ];
+}
+
+/// Requests so far: by route, and by the SHA-256 of the token they came with, in hexadecimal. Those of an agent that is
+/// connected count under the token that it registered with.
 pub type Requests = BTreeMap<Route, BTreeMap<String, u64>>;

@@ -51,10 +51,10 @@ impl Buildkite {
     }
 
     /// The job that a worker says it runs.
-    fn known(&self, id: AgentId) -> Option<&Job> {
+    pub(super) fn known(&self, id: AgentId) -> Option<&Job> {
         match self.agents.get(&id).map(|agent| agent.work) {
             Some(Work::Known(job)) => self.job(job).filter(|job| job.state != JobState::Assigned),
-            Some(Work::None | Work::Given(_)) | None => None,
+            Some(Work::None | Work::Given(_) | Work::Dropped(_)) | None => None,
         }
     }
 
