@@ -270,11 +270,15 @@ async fn what_fails_its_startup_or_liveness_probe_is_signalled_and_started_again
                 "exec": { "command": ["test", "-e", "/tmp/healthy"] }, "initialDelaySeconds": 1, "periodSeconds": 1, "failureThreshold": 2 } },
             { "name": "start", "image": "bash", "args": ["exec sleep 1000"], "startupProbe": {
                 "tcpSocket": { "port": 9 }, "periodSeconds": 1, "failureThreshold": 3, "terminationGracePeriodSeconds": 2 } },
+            { "name": "slow", "image": "bash", "args": ["trap 'exit 8' TERM; while :; do sleep 0.1; done"], "livenessProbe": {
+                "exec": { "command": ["sleep", "60"] }, "initialDelaySeconds": 1, "timeoutSeconds": 1, "failureThreshold": 1 } },
         ] } }))
         .await;
-        for (container, why, ending) in
-            [("live", Why::Unhealthy, Ending::Exit(9)), ("start", Why::NotStarted, Ending::Signal(9))]
-        {
+        for (container, why, ending) in [
+            ("live", Why::Unhealthy, Ending::Exit(9)),
+            ("start", Why::NotStarted, Ending::Signal(9)),
+            ("slow", Why::Unhealthy, Ending::Exit(8)),
+        ] {
             eventually("it is started again", SOON, async || {
                 let told = kubelet.ledger().of("sick");
                 let starts = told.iter().filter(|entry| entry.container == container && entry.what == What::Started);

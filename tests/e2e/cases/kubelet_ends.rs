@@ -21,7 +21,10 @@ use crate::{
         eventually,
         processes::{is_alive, pod_condition, process_case},
     },
-    process_kubelet::ledger::{Ending, What, Why},
+    process_kubelet::{
+        launch::{Identity, Program, launch, only_child},
+        ledger::{Ending, What, Why},
+    },
 };
 
 const DEADLINE: Duration = Duration::from_mins(3);
@@ -313,6 +316,55 @@ async fn two_hundred_pods_run_end_and_leave_nothing_behind() {
             if left == 0 { Ok(()) } else { Err(format!("{left} processes")) }
         })
         .await;
+    })
+    .await;
+}
+
+/// Set in the program that is to be killed: where it says which process it holds.
+const HELD: &str = "KITEPOOL_E2E_HELD";
+
+/// Holds a container on a node for ever, and says which process it is.
+async fn hold(folder: &std::path::Path) {
+    let machine = crate::process_kubelet::machine::Machine::start(&folder.join("root"), &[]).unwrap();
+    let program = Program {
+        host_name: "held".to_owned(),
+        identity: Identity::default(),
+        directory: "/".to_owned(),
+        mounts: Vec::new(),
+        environment: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
+        command: ["bash", "-c", "trap '' TERM HUP; setsid sleep 1000 & wait"].map(ToOwned::to_owned).into(),
+        log: folder.join("log"),
+    };
+    let (running, _watched) = launch(machine.first, program).await.unwrap();
+    std::fs::write(folder.join("held"), running.pid().unwrap().to_string()).unwrap();
+    std::future::pending::<()>().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs to be root: tests/e2e/run"]
+async fn a_program_that_is_killed_leaves_no_process_behind() {
+    if let Some(folder) = std::env::var_os(HELD) {
+        return hold(folder.as_ref()).await;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let name = "cases::kubelet_ends::a_program_that_is_killed_leaves_no_process_behind";
+    let mut program = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", name])
+        .env(HELD, folder.path())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let held = eventually("a process is held", SOON, async || {
+        let held = std::fs::read_to_string(folder.path().join("held")).unwrap_or_default();
+        held.parse::<i32>().map_err(|error| error.to_string())
+    })
+    .await;
+    let child = only_child(held).expect("what it has started");
+    assert!(is_alive(held) && is_alive(child));
+    program.kill().unwrap();
+    program.wait().unwrap();
+    eventually("nothing is left", SOON, async || {
+        if is_alive(held) || is_alive(child) { Err(format!("{held} or {child}")) } else { Ok(()) }
     })
     .await;
 }

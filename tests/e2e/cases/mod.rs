@@ -1,6 +1,8 @@
 //! The cases, one theme a file. Each is a sentence, has a deadline and runs beside all others.
 
 mod adoption;
+mod agents_load;
+mod agents_trouble;
 mod away;
 mod broken;
 mod decay;

@@ -130,6 +130,13 @@ impl Case {
         Replica::start(launch, proxy)
     }
 
+    /// Starts one that asks another Buildkite than the case's own.
+    pub(crate) async fn replica_against(&self, endpoint: &str) -> Replica {
+        let proxy = Proxy::start(&self.access).await;
+        let launch = Launch { endpoint: endpoint.to_owned(), ..self.launch("a", &proxy, &[]) };
+        Replica::start(launch, proxy)
+    }
+
     /// Starts one without the flags of every case but the lease's, for those that set them otherwise.
     pub(crate) async fn bare_replica(&self, identity: &str, flags: &[&str]) -> Replica {
         let proxy = Proxy::start(&self.access).await;

@@ -72,7 +72,6 @@ impl Life {
         }
         self.pod.board.change(&self.spec.name, |view| {
             view.is_over = true;
-            view.is_started &= self.kind != Kind::Main;
             view.is_ready =
                 self.kind == Kind::Init && matches!(&view.state, State::Terminated(end) if end.exit_code == 0);
         });

@@ -76,7 +76,9 @@ impl Writer {
                 .map(|container| container.name.clone())
                 .collect()
         };
-        let uninitialized = names(&|view| view.kind != Kind::Main && !is_done(view) && !pod.is_over());
+        // What has been initialized stays so, whatever becomes of its sidecars.
+        let is_past = pod.is_over() || views.values().any(|view| view.kind == Kind::Main && has_run(view));
+        let uninitialized = names(&|view| view.kind != Kind::Main && !is_done(view) && !is_past);
         let unready = names(&|view| view.kind != Kind::Init && !view.is_ready);
         let unready_because = match phase {
             "Succeeded" => ("PodCompleted", String::new()),
@@ -126,8 +128,11 @@ impl Writer {
     }
 }
 
+fn has_run(view: &View) -> bool {
+    view.last.is_some() || !matches!(view.state, State::Waiting { .. })
+}
+
 fn phase(views: &BTreeMap<String, View>, is_over: bool) -> &'static str {
-    let has_run = |view: &View| view.last.is_some() || !matches!(view.state, State::Waiting { .. });
     let mut mains = views.values().filter(|view| view.kind == Kind::Main);
     if is_over {
         let has_succeeded = mains.all(|view| matches!(&view.state, State::Terminated(end) if end.exit_code == 0));
