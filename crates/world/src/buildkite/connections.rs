@@ -179,6 +179,11 @@ impl Buildkite {
         self.connections.get(self.agent_named(uuid)?)
     }
 
+    /// Since when an agent is connected, a real one or a simulated one.
+    pub fn connected_since(&self, uuid: &str) -> Option<Timestamp> {
+        Some(self.agents.get(&self.agent_named(uuid)?)?.connected_at)
+    }
+
     /// An agent that is there, or was connected once.
     fn agent_named(&self, uuid: &str) -> Option<AgentId> {
         let id = AgentId(u64::from_str_radix(uuid.get(24..)?, 16).ok()?);

@@ -200,8 +200,8 @@ impl Buildkite {
                 let is_simulated = job.agent.and_then(|agent| self.agents.get(&agent)).is_some_and(Agent::is_simulated);
                 self.set_job(id, JobState::Cancelling);
                 if is_simulated {
-                    let wait = self.settings.cancelling.draw(&mut self.chances.cancels);
-                    self.enter(wait, Due::Stop(errand, End::Cancelled));
+                    let dead_at = self.dead_after_asking(errand);
+                    self.agenda.enter(dead_at, Due::Stop(errand, End::Cancelled));
                 }
             }
             JobState::Cancelling | JobState::Ended(_) => {}
@@ -380,7 +380,13 @@ impl Buildkite {
 
     /// A connection that is gone: what it had taken is lost with it, and ready again if it never took it.
     pub(super) fn lose(&mut self, id: AgentId, loss: Loss) {
-        let job = self.agents.get(&id).and_then(|agent| agent.work.job());
+        let Some(agent) = self.agents.get(&id) else { return };
+        let count = match loss {
+            Loss::Silent => &mut self.departed.lost,
+            Loss::Left => &mut self.departed.disconnected,
+        };
+        *count = count.saturating_add(1);
+        let job = agent.work.job();
         if let Some(job) = job.filter(|job| self.jobs.get(job.0).is_some_and(|job| job.state.is_taken())) {
             if let Some(job) = self.jobs.get_mut(job.0) {
                 job.outcome.loss = Some(loss);

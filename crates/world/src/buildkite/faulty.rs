@@ -49,17 +49,24 @@ impl<S: Sync> FromRequestParts<S> for Call {
 pub(super) async fn broken_in(world: &World, route: Route, call: &Call) -> Result<Fault, Response> {
     world.count(route, &call.token);
     let fault = world.fault(route);
-    tokio::time::sleep(Duration::from_millis(fault.delay_ms)).await;
+    if fault.delay_ms > 0 {
+        tokio::time::sleep(Duration::from_millis(fault.delay_ms)).await;
+    }
     if fault.hang {
         return future::pending().await;
     }
-    if fault.drop {
-        return Err(dropped(call.cord.as_ref()));
-    }
-    match fault.status {
-        Some(status) => Err(broken(status, fault.retry_after)),
+    match instead(fault, call) {
+        Some(response) => Err(response),
         None => Ok(fault),
     }
+}
+
+/// What takes the place of an answer while a route is broken.
+pub(super) fn instead(fault: Fault, call: &Call) -> Option<Response> {
+    if fault.drop {
+        return Some(dropped(call.cord.as_ref()));
+    }
+    fault.status.map(|status| broken(status, fault.retry_after))
 }
 
 /// Status and headers as they were, and a body that nobody can read.

@@ -1,5 +1,7 @@
-//! A simulated Buildkite: its jobs, its agents and who gets what, as a plain state machine; over it the agent API's three read
-//! endpoints.
+//! A simulated Buildkite: its jobs, its agents and who gets what, as a plain state machine; over it the agent API.
+//!
+//! Its agents are simulated as well, or connected processes that speak the agent API, or some of each: what gives out jobs and
+//! counts does not look at that.
 //!
 //! [`Buildkite`] knows no clock and starts nothing: it is told what happens and what time it is. [`World`] shares
 //! one between a driver and the HTTP side.
@@ -24,8 +26,14 @@
 //! - An event is sent when a job becomes ready for any agent, and again when it is given back if the settings say so.
 //! - A job whose dependency did not pass is broken: it ends without running.
 //!
-//! Not simulated: agent priorities, paused agents, retries of jobs, calls of an agent that fail or take long besides those of
-//! [`Settings`], and the other way in which Buildkite may work, where a job goes to the first idle agent that pings.
+//! - A paused or stopped agent is given nothing. A stopped one disconnects at its next ping without a job.
+//! - A route that fails or refuses is felt by simulated agents as by connected ones; one that is late or garbled is not.
+//!
+//! Each line about agents is held to the real one, case by case: `tests/agent/table.md`.
+//!
+//! Not simulated: agent priorities, retries of jobs, calls of a simulated agent that take long besides those of [`Settings`], and
+//! the other way in which Buildkite may work, where a job goes to the first idle agent that pings. Streaming is for simulated
+//! agents: a connected one is told that there is no stream, and polls.
 
 mod agent;
 mod agent_api;
@@ -85,7 +93,7 @@ pub use self::{
     shared::{World, digest},
     state::{Cluster, Fault, Queue, Requests, Route, State, Token, UNCLUSTERED},
     status::{PodStatus, WorkerStatus},
-    summary::Summary,
+    summary::{Departed, Summary},
 };
 use crate::{Agenda, Chance};
 
@@ -111,6 +119,7 @@ pub struct Buildkite {
     groups: BTreeMap<String, Group>,
     agents: BTreeMap<AgentId, Agent>,
     registered: u64,
+    departed: Departed,
     /// Those of the agents that are connected processes.
     connections: Connections,
     faults: BTreeMap<Route, Fault>,
@@ -189,6 +198,7 @@ impl Buildkite {
             groups: BTreeMap::new(),
             agents: BTreeMap::new(),
             registered: 0,
+            departed: Departed::default(),
             connections: Connections::default(),
             faults: BTreeMap::new(),
             meta_data: MetaData::default(),

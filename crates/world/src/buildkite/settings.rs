@@ -19,10 +19,8 @@ pub struct Settings {
     pub starting: Duration,
     /// From the disconnection of the last worker until the process is gone.
     pub leaving: Duration,
-    /// From a second signal until the running job is dead and reported.
+    /// From a second signal, or from when an agent learns that its job is cancelled, until the job is dead and reported.
     pub killing: Spread,
-    /// From the cancelling of a running job until its agent has noticed and the job is dead.
-    pub cancelling: Spread,
     /// An assigned job that is not accepted within this goes back to its queue.
     pub accept_within: Duration,
     /// From the death of an agent that could not say so until Buildkite notices; of a connected process, from when it was last
@@ -49,7 +47,6 @@ impl Default for Settings {
             starting: millis(60),
             leaving: millis(5),
             killing: Spread::Between(millis(10), millis(240)),
-            cancelling: Spread::Between(millis(20), millis(1_020)),
             accept_within: secs(60),
             noticing: Spread::Between(secs(180), secs(240)),
             heartbeat: secs(60),

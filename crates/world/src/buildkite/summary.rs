@@ -62,7 +62,21 @@ impl Summary {
     }
 }
 
+/// How the agents went that are not connected any more.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Departed {
+    /// They said so.
+    pub disconnected: u64,
+    /// Buildkite missed them.
+    pub lost: u64,
+}
+
 impl Buildkite {
+    /// How many agents have gone, and how.
+    pub const fn departed(&self) -> Departed {
+        self.departed
+    }
+
     /// What came of all jobs so far.
     pub fn summary(&self) -> Summary {
         let mut summary = Summary::default();

@@ -130,9 +130,17 @@ impl Buildkite {
         let Some(job) = job.and_then(|job| self.job(job)).filter(|job| job.state == JobState::Running) else { return };
         let errand = job.errand();
         if self.is_refused(Route::JobState) {
-            let wait = self.settings.cancelling.draw(&mut self.chances.cancels);
-            self.enter(wait, Due::Disown(errand));
+            let dead_at = self.dead_after_asking(errand);
+            self.agenda.enter(dead_at, Due::Disown(errand));
         }
+    }
+
+    /// When a job is dead that its agent stops after it asked for its state the next time: once in each interval, as it pings.
+    pub(super) fn dead_after_asking(&mut self, errand: Errand) -> Timestamp {
+        let (now, every) = (self.now, self.settings.job_status);
+        let began = self.job_of(errand).and_then(|job| job.started_at).unwrap_or(now);
+        let asked = Pings::new(began).next(now, every, &mut self.chances.cancels);
+        later(asked, self.settings.killing.draw(&mut self.chances.cancels))
     }
 
     pub(super) fn disown(&mut self, errand: Errand) {
