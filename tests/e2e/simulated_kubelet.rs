@@ -93,6 +93,7 @@ async fn run(pods: Api<Pod>, habits: Arc<Mutex<Habits>>) {
     while let Some(event) = events.next().await {
         while work.try_join_next().is_some() {}
         let pod = match event {
+            Ok(Event::Apply(pod) | Event::InitApply(pod)) if runs_processes(&pod) => continue,
             Ok(Event::Apply(pod) | Event::InitApply(pod)) => pod,
             Ok(Event::Delete(pod)) => {
                 let uid = pod.uid().unwrap_or_default();
@@ -117,6 +118,14 @@ async fn run(pods: Api<Pod>, habits: Arc<Mutex<Habits>>) {
             work.spawn(begin(pods.clone(), pod, habits));
         }
     }
+}
+
+/// Nodes whose name begins so have a kubelet that runs processes, and are left to it.
+pub(crate) const NODES_OF_PROCESSES: &str = "process-";
+
+fn runs_processes(pod: &Pod) -> bool {
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+    node.is_some_and(|node| node.starts_with(NODES_OF_PROCESSES))
 }
 
 fn is_bound(pod: &Pod) -> bool {

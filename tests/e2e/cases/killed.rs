@@ -56,7 +56,7 @@ async fn burst_roll_and_decay(case: &Case, patience: u32) {
 }
 
 /// Starts the controller again whenever it has ended, until the scenario is over. Answers how often that was.
-async fn kept_alive(replica: &mut Replica, scenario: impl Future<Output = ()>) -> usize {
+pub(super) async fn kept_alive(replica: &mut Replica, scenario: impl Future<Output = ()>) -> usize {
     let mut restarts = 0;
     let mut scenario = std::pin::pin!(scenario);
     loop {

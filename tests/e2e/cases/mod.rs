@@ -1,6 +1,8 @@
 //! The cases, one theme a file. Each is a sentence, has a deadline and runs beside all others.
 
 mod adoption;
+mod agents_load;
+mod agents_trouble;
 mod away;
 mod broken;
 mod decay;
@@ -12,6 +14,8 @@ mod hands;
 mod hints;
 mod idle;
 mod killed;
+mod kubelet;
+mod kubelet_ends;
 mod latency;
 mod leaders;
 mod limits;

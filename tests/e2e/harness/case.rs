@@ -1,6 +1,12 @@
 //! One case: a namespace with all that an installation has in it, and a deadline.
 
-use std::{any::Any, io::Write as _, panic::AssertUnwindSafe, path::PathBuf, time::Duration};
+use std::{
+    any::Any,
+    io::Write as _,
+    panic::AssertUnwindSafe,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::Namespace;
@@ -124,6 +130,13 @@ impl Case {
         Replica::start(launch, proxy)
     }
 
+    /// Starts one that asks another Buildkite than the case's own.
+    pub(crate) async fn replica_against(&self, endpoint: &str) -> Replica {
+        let proxy = Proxy::start(&self.access).await;
+        let launch = Launch { endpoint: endpoint.to_owned(), ..self.launch("a", &proxy, &[]) };
+        Replica::start(launch, proxy)
+    }
+
     /// Starts one without the flags of every case but the lease's, for those that set them otherwise.
     pub(crate) async fn bare_replica(&self, identity: &str, flags: &[&str]) -> Replica {
         let proxy = Proxy::start(&self.access).await;
@@ -150,6 +163,11 @@ impl Case {
             recorded: true,
             log: self.log(identity),
         }
+    }
+
+    /// Where this case's logs are.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     pub(crate) fn log(&self, identity: &str) -> PathBuf {

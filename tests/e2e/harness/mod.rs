@@ -1,5 +1,6 @@
 //! What the cases stand on, one responsibility a file.
 
+pub(crate) mod agents;
 pub(crate) mod audit;
 pub(crate) mod case;
 pub(crate) mod chart;
@@ -10,6 +11,7 @@ pub(crate) mod disturbance;
 pub(crate) mod history;
 pub(crate) mod kill_points;
 pub(crate) mod pools;
+pub(crate) mod processes;
 pub(crate) mod proxy;
 pub(crate) mod records;
 pub(crate) mod simulated_agents;

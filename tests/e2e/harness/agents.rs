@@ -1,0 +1,249 @@
+//! Real agents: the pods of a case run the real buildkite-agent, which gets real jobs from the simulated Buildkite that the
+//! controller asks for its load.
+
+use std::{
+    collections::BTreeMap,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::OnceLock,
+    time::Duration,
+};
+
+use jiff::SignedDuration;
+use kitepool::clock::Clock;
+use kitepool_world::{
+    Token, World,
+    buildkite::{Buildkite, Connection, End, JobId, JobRecord, NewJob, NumbersAge, PickUp, Serving, Settings},
+};
+use serde_json::{Value, json};
+
+use super::{
+    Case, eventually,
+    pools::DEFINITION,
+    processes::is_alive,
+    simulated_buildkite::{SECOND_TOKEN, TOKEN},
+};
+use crate::process_kubelet::{
+    ProcessKubelet,
+    ledger::{Ending, Entry, What, Why},
+};
+
+const CLUSTER: &str = "11111111-1111-4111-8111-111111111111";
+pub(crate) const QUEUE: &str = "linux";
+
+/// The image of pod-library/basic.yaml.
+const IMAGE: &str = "buildkite/agent:3.137.2";
+
+/// An agent has a handler for SIGTERM so long after it has connected.
+const HANDLES_SIGNALS: SignedDuration = SignedDuration::from_millis(200);
+
+/// How an agent ends that gets SIGTERM before it has registered. Elsewhere it dies of the signal, which the first process of a
+/// container cannot; Go then ends with this (measured with the same binary).
+const UNHANDLED: Ending = Ending::Exit(2);
+
+/// The binary of the real agent. Blocks for minutes where it was never built.
+fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let script = super::control_plane::repository().join("tests/agent/build");
+        let built = Command::new(script).stderr(Stdio::inherit()).output().expect("tests/agent/build can be run");
+        assert!(built.status.success(), "tests/agent/build: {}", built.status);
+        PathBuf::from(String::from_utf8(built.stdout).expect("a path").trim())
+    })
+}
+
+/// What a case with real agents works with.
+pub(crate) struct Agents<'a> {
+    case: &'a Case,
+    pub(crate) world: World,
+    serving: Serving,
+    pub(crate) kubelet: ProcessKubelet,
+    /// Where each job leaves a line when it has come to its end by itself.
+    markers: PathBuf,
+}
+
+/// The definition of pod-library/basic.yaml for the nodes of a case, with a folder for the marks of jobs.
+fn definition(case: &Case, markers: &Path) -> Value {
+    let library = include_str!("../../../pod-library/basic.yaml");
+    let mut definition: Value = serde_saphyr::from_str(library).expect("a definition");
+    let mut template = definition["template"].take();
+    let spec = &mut template["spec"];
+    let volume = json!({ "name": "markers", "hostPath": { "path": markers } });
+    spec["volumes"].as_array_mut().expect("volumes").push(volume);
+    let mount = json!({ "name": "markers", "mountPath": "/markers" });
+    spec["containers"][0]["volumeMounts"].as_array_mut().expect("mounts").push(mount);
+    case.on_processes(template)
+}
+
+impl<'a> Agents<'a> {
+    /// A Buildkite whose numbers are at most a second old and whose agents ask for work every second, and so many nodes.
+    pub(crate) async fn start(case: &'a Case, nodes: usize, change: impl FnOnce(&mut Settings)) -> Self {
+        let clock = Clock::machine();
+        let second = Duration::from_secs(1);
+        let mut settings = Settings {
+            pick_up: PickUp::Polling { interval: second },
+            numbers: NumbersAge { refresh: second, lag: Duration::ZERO },
+            heartbeat: Duration::from_secs(5),
+            ..Settings::default()
+        };
+        change(&mut settings);
+        let world = World::from(Buildkite::new(settings, 1, clock.now()));
+        world.set_clock(move || clock.now());
+        for token in [TOKEN, SECOND_TOKEN] {
+            world.set_token(token, Some(Token::new("simulated", Some(CLUSTER))));
+        }
+        let serving = Serving::start(world.clone()).await.expect("a loopback port");
+        let markers = case.folder().join("markers");
+        std::fs::create_dir_all(&markers).expect("a folder");
+        std::fs::set_permissions(&markers, PermissionsExt::from_mode(0o777)).expect("a folder of ours");
+        let binary = tokio::task::spawn_blocking(binary).await.expect("the agent's binary");
+        let images = json!({ "images": {
+            IMAGE: { "entrypoint": [binary] },
+            "elsewhere/sleep": { "entrypoint": ["sleep"] },
+        } });
+        let kubelet = case.process_kubelet(nodes, &images.to_string(), |_| {}).await;
+        let agents = Self { case, world, serving, kubelet, markers };
+        case.define(DEFINITION, agents.definition()).await;
+        agents
+    }
+
+    /// The definition that the pools of the case have, to be changed.
+    pub(crate) fn definition(&self) -> Value {
+        definition(self.case, &self.markers)
+    }
+
+    /// Where the controller finds this Buildkite.
+    pub(crate) fn endpoint(&self) -> String {
+        self.serving.endpoint()
+    }
+
+    /// Submits jobs that sleep and then leave their mark.
+    pub(crate) fn submit(&self, number: usize, seconds: u32) -> Vec<JobId> {
+        let submit = |_| {
+            self.world.with(|buildkite| {
+                let mark = buildkite.jobs().len().to_string();
+                let job = NewJob {
+                    command: Some(format!("sleep {seconds} && echo $BUILDKITE_JOB_ID >>/markers/$MARK")),
+                    env: BTreeMap::from([("MARK".to_owned(), mark)]),
+                    ..NewJob::new(CLUSTER, QUEUE, Duration::ZERO)
+                };
+                buildkite.submit(job, buildkite.now())
+            })
+        };
+        (0..number).map(submit).collect()
+    }
+
+    /// All jobs in the order in which they were submitted.
+    pub(crate) fn records(&self) -> Vec<JobRecord> {
+        self.world.with(|buildkite| buildkite.jobs().map(|job| buildkite.record(job)).collect())
+    }
+
+    pub(crate) fn record(&self, job: JobId) -> JobRecord {
+        self.world.with(|buildkite| buildkite.record(buildkite.job(job).expect("a job of ours")))
+    }
+
+    pub(crate) fn connections(&self) -> Vec<Connection> {
+        self.world.with(|buildkite| buildkite.connections().cloned().collect())
+    }
+
+    /// Whether a job has come to its end by itself: the lines that it left.
+    pub(crate) fn marks(&self, number: usize) -> usize {
+        let left = std::fs::read_to_string(self.markers.join(number.to_string()));
+        left.map_or(0, |left| left.lines().count())
+    }
+
+    /// Waits until so many jobs run.
+    pub(crate) async fn run(&self, number: usize, within: Duration) {
+        eventually(&format!("{number} jobs run"), within, async || {
+            let running = self.records().iter().filter(|record| record.state == "running").count();
+            if running == number { Ok(()) } else { Err(format!("{running} run")) }
+        })
+        .await;
+    }
+
+    /// Waits until every job has ended.
+    pub(crate) async fn all_end(&self, within: Duration) {
+        eventually("all jobs end", within, async || {
+            let left = self.records().iter().filter(|record| record.end.is_none()).count();
+            if left == 0 { Ok(()) } else { Err(format!("{left} have not")) }
+        })
+        .await;
+    }
+
+    /// Each job of these was taken by one agent, ran once, and came to its end.
+    pub(crate) fn ran_once(&self, which: impl Fn(usize, &JobRecord) -> bool) {
+        for (number, record) in self.records().iter().enumerate().filter(|(number, record)| which(*number, record)) {
+            assert_eq!(record.end, Some(End::Passed), "job {number}: {record:#?}");
+            assert_eq!(record.exit_status.as_deref(), Some("0"), "job {number}: {record:#?}");
+            assert_eq!(self.marks(number), 1, "job {number} came to its end once: {record:#?}");
+        }
+    }
+
+    /// Whether a job's agent got its signal while it had the job.
+    pub(crate) fn was_signalled_during(&self, record: &JobRecord) -> bool {
+        let pod = record.attempts.last().and_then(|last| last.hostname.clone()).unwrap_or_default();
+        let had = record.accepted_at.zip(record.finished_at);
+        let signals = self.kubelet.ledger().signals(&pod);
+        had.is_some_and(|(from, to)| signals.iter().any(|signal| (from..to).contains(&signal.at)))
+    }
+
+    /// No agent got more than one signal, none was killed, and each that was asked to leave left well.
+    pub(crate) fn left_in_peace(&self) {
+        let pods: std::collections::BTreeSet<String> =
+            self.kubelet.ledger().entries().into_iter().map(|entry| entry.pod).collect();
+        for pod in pods {
+            let told = self.kubelet.ledger().of(&pod);
+            assert!(self.kubelet.ledger().signals(&pod).len() <= 1, "{told:#?}");
+            let signalled = told.iter().find(|entry| matches!(entry.what, What::Signalled(..)));
+            for end in told.iter().filter(|entry| matches!(entry.what, What::Ended(_))) {
+                let expected = if self.was_connected(&pod, signalled) { Ending::Exit(0) } else { UNHANDLED };
+                let is_well = end.what == What::Ended(expected) || end.what == What::Ended(Ending::Exit(0));
+                assert!(is_well, "{end}, expected {expected:?}: {told:#?}");
+                assert_eq!(signalled.map(|entry| &entry.what), Some(&What::Signalled(15, Why::Deleted)), "{told:#?}");
+            }
+        }
+    }
+
+    /// Whether the agent of a pod had certainly connected when it got its signal.
+    fn was_connected(&self, pod: &str, signalled: Option<&Entry>) -> bool {
+        let connected = self.connections().into_iter().find(|agent| agent.hostname == pod);
+        let connected = connected.and_then(|agent| agent.connected_at);
+        connected.zip(signalled).is_some_and(|(connected, signal)| connected + HANDLES_SIGNALS < signal.at)
+    }
+
+    /// Waits until no agent is there any more, by its process and for Buildkite.
+    pub(crate) async fn all_leave(&self, within: Duration) {
+        eventually("all agents leave", within, async || {
+            let entries = self.kubelet.ledger().entries();
+            let alive = entries.iter().filter(|entry| entry.what == What::Started);
+            let alive = alive.filter_map(|entry| entry.pid).filter(|pid| is_alive(*pid)).count();
+            let connected = self.world.with(|buildkite| buildkite.agents());
+            if alive + connected == 0 { Ok(()) } else { Err(format!("{alive} alive, {connected} connected")) }
+        })
+        .await;
+    }
+
+    /// How long jobs waited for the beginning of their command: median and longest, in seconds.
+    pub(crate) fn waits(&self) -> (f64, f64) {
+        let records = self.records();
+        let wait = |record: &JobRecord| Some(record.started_at?.duration_since(record.scheduled_at?).as_secs_f64());
+        let mut waits: Vec<f64> = records.iter().filter_map(wait).collect();
+        waits.sort_by(f64::total_cmp);
+        (waits.get(waits.len() / 2).copied().unwrap_or_default(), waits.last().copied().unwrap_or_default())
+    }
+
+    /// For whoever reads how long things take.
+    pub(crate) fn tell(&self, what: &str) {
+        let (median, longest) = self.waits();
+        let records = self.records();
+        let again = records.iter().filter(|record| record.assignments > 1).count();
+        println!(
+            "{}: {what}; {} jobs waited {median:.1} s (median), {longest:.1} s (longest); {again} were given to a second agent; \
+             {} agents",
+            self.case.namespace,
+            records.len(),
+            self.connections().len(),
+        );
+    }
+}
