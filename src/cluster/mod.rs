@@ -12,6 +12,7 @@ pub mod events;
 pub mod fence;
 pub mod hindrance;
 pub mod lease;
+pub mod proxy;
 pub mod read;
 pub mod schema;
 pub mod view;
