@@ -15,5 +15,6 @@ pub mod lease;
 pub mod proxy;
 pub mod read;
 pub mod schema;
+pub mod sign;
 pub mod view;
 pub mod write;

@@ -24,6 +24,7 @@ use crate::{
         generation::{self, Owner, Planned},
         render::Overrides,
     },
+    sense::probe::Look,
 };
 
 /// What is carried from tick to tick. All of it that matters stands in the pool's status as well.
@@ -43,6 +44,8 @@ pub struct PoolState {
     pub is_status_unsure: bool,
     /// What the API server last refused to take from us, while we still try.
     pub refusal: Option<String>,
+    /// The same of signs on its pods.
+    pub sign_refusal: Option<String>,
     planned: Option<(PlanKey, PlanResult)>,
 }
 
@@ -80,6 +83,7 @@ impl PoolState {
             logged: None,
             is_status_unsure: false,
             refusal: None,
+            sign_refusal: None,
             planned: None,
         }
     }
@@ -164,9 +168,14 @@ pub struct PoolFacts {
 
 impl PoolFacts {
     /// Out of the cells.
-    pub fn gather(view: Arc<PoolView>, namespace: &NamespaceSnapshot, overlay: &Overlay) -> Self {
+    pub fn gather(
+        view: Arc<PoolView>,
+        namespace: &NamespaceSnapshot,
+        overlay: &Overlay,
+        said: &dyn Fn(&str) -> Option<Look>,
+    ) -> Self {
         let adopt = view.pool.as_ref().ok().and_then(|valid| valid.adopt.as_deref());
-        let generations = namespace.generations(&view, adopt, overlay);
+        let generations = namespace.generations(&view, adopt, overlay, said);
         Self { view, generations }
     }
 
@@ -180,6 +189,7 @@ impl PoolFacts {
         self.generations.iter().fold(PodCounts::default(), |sum, generation| PodCounts {
             unready: sum.unready.plus(generation.seen.pods.unready),
             failing: sum.failing.plus(generation.seen.pods.failing),
+            leaving: sum.leaving.plus(generation.seen.pods.leaving),
             unscheduled: sum.unscheduled.plus(generation.seen.pods.unscheduled),
             ready: sum.ready.plus(generation.seen.pods.ready),
             draining: sum.draining.plus(generation.seen.pods.draining),

@@ -145,7 +145,7 @@ impl Book {
         self.due.first().map(|(at, _)| *at)
     }
 
-    /// Takes an answer in. Answers whether it is news, or was waited for.
+    /// Takes an answer in. Answers whether it is news. That the same was said again is not: who waits for it looks every second.
     pub(super) fn take_in(&mut self, uid: &str, answer: Result<Said, Silence>, now: Instant, wall: Timestamp) -> bool {
         let Some(entry) = self.entries.get_mut(uid).filter(|entry| entry.is_asked) else { return false };
         let interval = entry.target.pace.interval();
@@ -157,7 +157,9 @@ impl Book {
             Err(silence) => {
                 entry.failures = entry.failures.saturating_add(1);
                 let is_chance = !silence.is_definite() && entry.failures < CHANCES;
-                (Some(Heard::Silent(silence)).filter(|_| !is_chance), if is_chance { AGAIN } else { interval })
+                // One that has just become ready may need a moment to listen.
+                let wait = if entry.failures < CHANCES { AGAIN } else { interval };
+                (Some(Heard::Silent(silence)).filter(|_| !is_chance), wait)
             }
         };
         let is_news = heard.is_some_and(|heard| entry.hear(heard, wall));
@@ -165,7 +167,7 @@ impl Book {
         entry.is_asked = false;
         entry.next_at = (asked_at + wait).max(now + AGAIN.min(wait) / 2);
         self.due.insert((entry.next_at, uid.to_owned()));
-        is_news || entry.target.pace == Pace::Near
+        is_news
     }
 
     pub(super) fn look(&self, uid: &str, now: Instant) -> Option<Look> {

@@ -98,6 +98,10 @@ pub struct Kubernetes {
     /// Labels that no node carries.
     lacking: BTreeSet<(String, String)>,
     lost_nodes: BTreeSet<String>,
+    /// Nodes that take no more pods.
+    cordoned: BTreeSet<String>,
+    /// Whether `ReplicaSet`s take pods whatever is written on them.
+    is_contrary: bool,
 }
 
 /// What is going to happen.
@@ -139,6 +143,8 @@ impl Kubernetes {
             unschedulable: BTreeSet::new(),
             lacking: BTreeSet::new(),
             lost_nodes: BTreeSet::new(),
+            cordoned: BTreeSet::new(),
+            is_contrary: false,
             settings,
         }
     }

@@ -84,7 +84,11 @@ impl Kubernetes {
         for (_, pod) in self.store.all().filter(|(key, _)| key.kind == Kind::Pod) {
             *crowds.entry(text(pod, "/spec/nodeName")).or_default() += 1;
         }
-        let nodes = self.settings.nodes.iter().filter(|node| !self.lost_nodes.contains(*node));
+        let nodes = self
+            .settings
+            .nodes
+            .iter()
+            .filter(|node| !self.lost_nodes.contains(*node) && !self.cordoned.contains(*node));
         nodes.min_by_key(|node| crowds.get(node.as_str()).copied().unwrap_or_default()).cloned()
     }
 
@@ -106,10 +110,17 @@ impl Kubernetes {
         self.agenda.enter(removed, Event::PodsLost(pods));
     }
 
+    /// The node takes no more pods.
+    pub fn cordon(&mut self, node: &str, now: Timestamp) {
+        self.advance(now);
+        self.cordoned.insert(node.to_owned());
+    }
+
     /// Another machine under the same name.
     pub fn restore_node(&mut self, node: &str, now: Timestamp) {
         self.advance(now);
         self.lost_nodes.remove(node);
+        self.cordoned.remove(node);
     }
 
     /// Those that are still there.
