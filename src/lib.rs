@@ -3,6 +3,7 @@
 //! The decisions are `kitepool-policy`'s, the resources `kitepool-api`'s; here is the shell around them. ARCHITECTURE.md has
 //! the picture and says which module may use which.
 
+pub mod agents;
 pub mod budget;
 pub mod buildkite;
 pub mod cli;

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 
 use super::{duration, webhook};
 use crate::{
-    control::run::{self, Config},
+    control::run::{self, Config, ProbeWay},
     shutdown,
     telemetry::{self, LogFormat},
 };
@@ -80,6 +80,11 @@ pub(super) struct Arguments {
     #[arg(long, env = "KITEPOOL_RECORD", value_name = "FILE")]
     record: Option<PathBuf>,
 
+    /// How agents are asked whether they are busy: by their pods' addresses, or through the API server (which needs the right
+    /// to `get` on `pods/proxy`). `auto` takes the first inside of the cluster and the second elsewhere.
+    #[arg(long, env = "KITEPOOL_PROBE", value_enum, default_value = "auto", value_name = "WAY")]
+    probe: Probe,
+
     #[command(flatten)]
     webhook: webhook::Arguments,
 
@@ -93,17 +98,25 @@ pub(super) struct Arguments {
     log: String,
 }
 
+/// The way to agents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Probe {
+    Auto,
+    Direct,
+    Proxy,
+}
+
 /// Runs the controller until a signal comes.
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     telemetry::install(arguments.log_format, &arguments.log)?;
     let kubernetes = crate::cluster::client::config().await?;
-    let config = validate(arguments, &kubernetes.default_namespace)?;
+    let config = validate(arguments, &kubernetes.default_namespace, crate::cluster::client::is_inside(&kubernetes))?;
     let stop = shutdown::on_signal().context("signals cannot be received")?;
-    run::run(config, kubernetes, stop).await
+    run::run(config, kubernetes, None, stop).await
 }
 
 /// All contradictions at once.
-fn validate(arguments: Arguments, own_namespace: &str) -> anyhow::Result<Config> {
+fn validate(arguments: Arguments, own_namespace: &str, is_inside: bool) -> anyhow::Result<Config> {
     let mut problems = Vec::new();
     let namespaces = namespaces(&arguments.namespaces, own_namespace, &mut problems);
     check_pace(&arguments, &mut problems);
@@ -147,6 +160,11 @@ fn validate(arguments: Arguments, own_namespace: &str) -> anyhow::Result<Config>
         identity,
         record: arguments.record,
         webhook,
+        probe: match arguments.probe {
+            Probe::Direct => ProbeWay::Direct,
+            Probe::Auto if is_inside => ProbeWay::Direct,
+            Probe::Auto | Probe::Proxy => ProbeWay::Proxy,
+        },
     })
 }
 
@@ -222,7 +240,7 @@ mod tests {
     fn validated(flags: &[&str]) -> Result<Config, String> {
         let line =
             Line::try_parse_from(std::iter::once("x").chain(flags.iter().copied())).map_err(|e| e.to_string())?;
-        validate(line.arguments, "here").map_err(|error| format!("{error:#}"))
+        validate(line.arguments, "here", true).map_err(|error| format!("{error:#}"))
     }
 
     #[test]

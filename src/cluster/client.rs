@@ -54,6 +54,11 @@ pub async fn config() -> anyhow::Result<Config> {
     Ok(config)
 }
 
+/// Whether this is the API server of the cluster that we run in, so that its pods can be reached from here.
+pub fn is_inside(config: &Config) -> bool {
+    Config::incluster().is_ok_and(|inside| inside.cluster_url == config.cluster_url)
+}
+
 /// An API server at this address that asks nobody who they are: a simulated one.
 pub fn plain(address: &str) -> anyhow::Result<Config> {
     let mut config = Config::new(address.parse().with_context(|| format!("{address} is no address"))?);

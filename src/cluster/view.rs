@@ -1,18 +1,22 @@
 //! What the tick knows of each object: plain values, taken out of the wire types once when an event arrives.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::{apps::v1::Deployment, core::v1::Pod},
+    api::{
+        apps::v1::Deployment,
+        core::v1::{Pod, PodCondition, PodStatus},
+    },
     apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta},
 };
 use kitepool_api::{Problem, job_hint::HintedJob, validate::ValidPool};
-use kitepool_policy::spec::PoolName;
+use kitepool_policy::{observation::Sign, spec::PoolName};
 use kube::core::{DynamicObject, Selector, SelectorExt as _};
 use serde_json::Value;
 
-use super::{hindrance::Hindrance, write::FIELD_MANAGER};
+use super::{hindrance::Hindrance, sign, write::FIELD_MANAGER};
+use crate::pods::contract::{AGENT_CONTAINER, environment::HEALTH_ADDRESS};
 
 /// A Deployment.
 #[derive(Debug, Clone)]
@@ -77,18 +81,53 @@ impl From<Deployment> for DeploymentView {
 }
 
 /// A pod.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own; what they come to is the snapshot's matter"
+)]
 pub struct PodView {
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// The condition `Ready`.
     pub is_ready: bool,
+    /// Whether its phase is `Pending`.
+    pub is_pending: bool,
     /// Whether it has a deletion timestamp.
     pub is_deleting: bool,
     /// Whether all its containers ended for good.
     pub is_finished: bool,
+    /// Whether the container `agent` runs.
+    pub agent_runs: bool,
+    /// How often that one was started again.
+    pub restarts: u32,
+    /// Why somebody else takes it away (the reason of the condition `DisruptionTarget`), or that its node is silent.
+    pub disruption: Option<Disruption>,
     /// What keeps it from becoming ready; nothing where it is, or is going.
     pub hindrance: Option<Hindrance>,
+    /// Its node.
+    pub node: Option<String>,
+    /// Its address.
+    pub ip: Option<IpAddr>,
+    /// Where its agents answer, as its definition says it: `address:port`.
+    pub health_address: Option<String>,
+    /// When it was created.
+    pub created_at: Option<Timestamp>,
+    /// What is written on it.
+    pub sign: Sign,
+}
+
+/// Why a pod goes by somebody else's doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disruption {
+    /// Evicted by a person, an autoscaler, the scheduler or its kubelet.
+    Evicted,
+    /// Its node does not answer any more, or is gone.
+    NodeLost,
 }
 
 impl From<Pod> for PodView {
@@ -100,14 +139,61 @@ impl From<Pod> for PodView {
         let is_deleting = pod.metadata.deletion_timestamp.is_some();
         let is_finished = matches!(phase, Some("Succeeded" | "Failed"));
         let is_hindered = !is_ready && !is_deleting && !is_finished;
+        let containers = status.and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
+        let agent = containers.iter().find(|container| container.name == AGENT_CONTAINER);
+        let hindrance = is_hindered.then(|| Hindrance::of(&pod));
+        let (node, health_address) = (node(&pod), health_address(&pod));
+        let (disruption, ip) = (disruption(conditions, is_finished), status.and_then(ip));
+        let (labels, annotations) =
+            (pod.metadata.labels.unwrap_or_default(), pod.metadata.annotations.unwrap_or_default());
         Self {
+            name: pod.metadata.name.unwrap_or_default(),
+            uid: pod.metadata.uid.unwrap_or_default(),
             is_ready,
+            is_pending: phase == Some("Pending"),
             is_deleting,
             is_finished,
-            hindrance: is_hindered.then(|| Hindrance::of(&pod)),
-            labels: pod.metadata.labels.unwrap_or_default(),
+            agent_runs: agent.and_then(|agent| agent.state.as_ref()).is_some_and(|state| state.running.is_some()),
+            restarts: agent.map_or(0, |agent| count(agent.restart_count)),
+            disruption,
+            hindrance,
+            node,
+            ip,
+            health_address,
+            created_at: pod.metadata.creation_timestamp.map(|time| time.0),
+            sign: sign::read(&labels, &annotations),
+            labels,
         }
     }
+}
+
+fn node(pod: &Pod) -> Option<String> {
+    pod.spec.as_ref()?.node_name.clone().filter(|node| !node.is_empty())
+}
+
+fn ip(status: &PodStatus) -> Option<IpAddr> {
+    status.pod_ip.as_deref()?.parse().ok()
+}
+
+fn health_address(pod: &Pod) -> Option<String> {
+    let agent = pod.spec.as_ref()?.containers.iter().find(|container| container.name == AGENT_CONTAINER)?;
+    let variable = agent.env.as_ref()?.iter().find(|variable| variable.name == HEALTH_ADDRESS)?;
+    variable.value.clone()
+}
+
+/// Eviction, preemption and the loss of a node leave a condition behind before the deletion. Sooner than that, the node
+/// controller says that a pod is not ready whose kubelet last said that all its containers are: nobody hears of that one
+/// any more.
+fn disruption(conditions: &[PodCondition], is_finished: bool) -> Option<Disruption> {
+    let is = |kind: &str, status: &str| {
+        conditions.iter().find(|condition| condition.type_ == kind && condition.status == status)
+    };
+    if let Some(target) = is("DisruptionTarget", "True") {
+        let is_node = matches!(target.reason.as_deref(), Some("DeletionByTaintManager" | "DeletionByPodGC"));
+        return Some(if is_node { Disruption::NodeLost } else { Disruption::Evicted });
+    }
+    let is_silent = !is_finished && is("Ready", "False").is_some() && is("ContainersReady", "True").is_some();
+    is_silent.then_some(Disruption::NodeLost)
 }
 
 /// A `PodTemplate`: kept as JSON, so that a field newer than our types is not lost on the way into a Deployment.

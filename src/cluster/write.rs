@@ -2,9 +2,9 @@
 
 use std::{future::Future, num::NonZeroU32, time::Duration};
 
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kitepool_api::{AgentPool, JobHint};
-use kitepool_policy::spec::PoolName;
+use kitepool_policy::{observation::Sign, spec::PoolName};
 use kube::{
     Api, Client,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
@@ -12,7 +12,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use super::{error::Error, fence::WRITE_DEADLINE, view::resource_version};
+use super::{error::Error, fence::WRITE_DEADLINE, sign, view::resource_version};
 use crate::{budget::Budget, clock::Clock};
 
 /// Under this name our writes stand in `managedFields`; every other name is somebody else.
@@ -79,6 +79,14 @@ impl Writer {
             Err(Error::Invalid { .. }) => Err(Error::Conflict { status: 422 }),
             Err(error) => Err(error),
         }
+    }
+
+    /// Puts a sign up on a pod in place of any other. By name alone: no other pod ever has a name that a `ReplicaSet` drew.
+    pub async fn sign_pod(&self, namespace: &str, name: &str, sign: Sign) -> Result<(), Error> {
+        let api: Api<Pod> = Api::namespaced(self.client(), namespace);
+        let patch = Patch::Merge(sign::patch(sign));
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        self.in_time(Urgency::Report, api.patch_metadata(name, &params, &patch)).await.map(drop)
     }
 
     /// Creates a generation. Exists already: a conflict.

@@ -113,8 +113,8 @@ impl Act {
         }
     }
 
-    /// All of [`Self::verb`], and the status write.
-    pub const VERBS: [&'static str; 5] = ["create", "scale", "delete", "status", "delete_hint"];
+    /// All of [`Self::verb`], and the other writes.
+    pub const VERBS: [&'static str; 6] = ["create", "scale", "delete", "status", "delete_hint", "sign"];
 }
 
 /// What a write of ours left at a Deployment; it stands in for the cell until the watch has caught up.

@@ -1,8 +1,14 @@
 //! The sentences of Kubernetes Events.
 
-use kitepool_policy::decision::ForeignChange;
+use std::collections::BTreeMap;
 
-use super::{act::Act, conditions::Condition};
+use kitepool_policy::decision::{ForeignChange, Spared};
+
+use super::{
+    act::Act,
+    conditions::Condition,
+    departures::{Cause, Departure},
+};
 use crate::cluster::events::{Notice, PoolReference};
 
 /// A write that landed.
@@ -39,4 +45,50 @@ pub fn foreign(pool: &PoolReference, change: &ForeignChange, who: Option<&str>) 
         change.generation, change.expected, change.found
     );
     Notice { pool: pool.clone(), is_warning: true, reason: "ForeignScale", note }
+}
+
+/// Pods that stand although they were chosen to go, while as many others went.
+pub fn spared(pool: &PoolReference, spared: &Spared) -> Notice {
+    let note = format!(
+        "{} of Deployment {} stand although they were chosen to go, and others went in their places: those were not ready any more, \
+         or somebody deleted them at that moment. An agent that was busy finishes its job first",
+        some(&spared.pods.iter().map(String::as_str).collect::<Vec<_>>()),
+        spared.generation
+    );
+    Notice { pool: pool.clone(), is_warning: true, reason: "OthersWent", note }
+}
+
+/// Agents that somebody else took, or that were lost: an Event for each Deployment and cause. What was chosen is told with the
+/// scaling, what crashes by a condition.
+pub fn departures(pool: &PoolReference, departures: &[Departure]) -> Vec<Notice> {
+    let mut by_cause: BTreeMap<(&str, Cause), Vec<&str>> = BTreeMap::new();
+    for Departure { generation, pod, cause } in departures {
+        by_cause.entry((generation, *cause)).or_default().push(pod);
+    }
+    let notice = |((generation, cause), pods): ((&str, Cause), Vec<&str>)| {
+        let (reason, what) = match cause {
+            Cause::Chosen | Cause::NotChosen | Cause::Crashed => return None,
+            Cause::Evicted => {
+                ("AgentsEvicted", "were evicted: by a person, an autoscaler, the scheduler or their kubelet")
+            }
+            Cause::NodeLost => ("AgentsLostWithNode", "are lost with their node, and so are the jobs that they ran"),
+            Cause::ByOthers => {
+                ("AgentsDeletedByOthers", "were deleted by somebody else; agents finish their jobs first")
+            }
+        };
+        let note = format!("{} of Deployment {generation} {what}", some(&pods));
+        Some(Notice { pool: pool.clone(), is_warning: true, reason, note })
+    };
+    by_cause.into_iter().filter_map(notice).collect()
+}
+
+/// Names that a person reads to the end.
+const NAMES_MAX: usize = 3;
+
+fn some(pods: &[&str]) -> String {
+    let named = pods.iter().take(NAMES_MAX).copied().collect::<Vec<_>>().join(", ");
+    match pods.len().saturating_sub(NAMES_MAX) {
+        0 => format!("pods {named}"),
+        more => format!("pods {named} and {more} more"),
+    }
 }

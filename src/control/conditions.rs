@@ -18,6 +18,8 @@ pub enum ConditionType {
     Unsatisfiable,
     /// Pods of the wanted generation fail, and none has become ready since.
     PodsFailing,
+    /// Ready pods have not said for long what their agents do, and such are never taken.
+    AgentsUnknown,
     /// Other pools serve the queue as well.
     QueueShared,
     /// Somebody else scales it again and again.
@@ -26,12 +28,13 @@ pub enum ConditionType {
 
 impl ConditionType {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Ready,
         Self::LoadFresh,
         Self::AtLimit,
         Self::Unsatisfiable,
         Self::PodsFailing,
+        Self::AgentsUnknown,
         Self::QueueShared,
         Self::Contested,
     ];
@@ -44,6 +47,7 @@ impl ConditionType {
             Self::AtLimit => "AtLimit",
             Self::Unsatisfiable => "Unsatisfiable",
             Self::PodsFailing => "PodsFailing",
+            Self::AgentsUnknown => "AgentsUnknown",
             Self::QueueShared => "QueueShared",
             Self::Contested => "Contested",
         }
@@ -56,7 +60,7 @@ impl ConditionType {
 
     /// Whether somebody should look at it when it is not as it should be. Limits and company on a queue are as configured.
     const fn is_alarming(self) -> bool {
-        matches!(self, Self::Ready | Self::LoadFresh | Self::Unsatisfiable | Self::PodsFailing | Self::Contested)
+        !matches!(self, Self::AtLimit | Self::QueueShared)
     }
 }
 

@@ -8,7 +8,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::{act::Act, conditions::ConditionType};
+use super::{act::Act, conditions::ConditionType, departures::Cause};
 use crate::cluster::error::Error;
 
 /// Which pool a series is about: as many as there are pools.
@@ -55,6 +55,13 @@ struct OutcomeLabels {
     outcome: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct GoneLabels {
+    namespace: String,
+    pool: String,
+    cause: &'static str,
+}
+
 /// What is shown of one pool.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PoolNumbers {
@@ -97,6 +104,7 @@ pub struct Metrics {
     hints: Gauge,
     hints_unmatched: Gauge,
     events_dropped: Gauge<i64, AtomicI64>,
+    gone: Family<GoneLabels, Counter>,
     refused: Counter,
     clock_jumps: Counter,
     record_lost: Counter,
@@ -121,6 +129,7 @@ impl Metrics {
             hints: Gauge::default(),
             hints_unmatched: Gauge::default(),
             events_dropped: Gauge::default(),
+            gone: Family::default(),
             refused: Counter::default(),
             clock_jumps: Counter::default(),
             record_lost: Counter::default(),
@@ -156,6 +165,7 @@ impl Metrics {
         all.register("hints", "JobHints in the watched namespaces", self.hints.clone());
         all.register("hints_unmatched", "Hinted jobs whose rules no pool satisfies", self.hints_unmatched.clone());
         all.register("events_dropped", "Events that were not published", self.events_dropped.clone());
+        all.register("agents_gone", "Agents that were taken or lost, by cause", self.gone.clone());
         all.register("decisions_refused", "Decisions that would have broken an invariant", self.refused.clone());
         all.register("clock_jumps", "Jumps of the wall clock", self.clock_jumps.clone());
         all.register("webhooks", "Deliveries to the webhook", self.webhooks.clone());
@@ -189,6 +199,9 @@ impl Metrics {
         for (state, value) in JOB_STATES.into_iter().zip([scheduled, running, waiting]) {
             self.jobs.get_or_create(&labels.jobs(state)).set(i64::from(value));
         }
+        for cause in Cause::ALL {
+            drop(self.gone.get_or_create(&labels.gone(cause)));
+        }
         self.demand.get_or_create(labels).set(i64::from(numbers.demand));
         self.reading_age.get_or_create(labels).set(numbers.reading_age_seconds.unwrap_or(f64::NAN));
     }
@@ -203,8 +216,16 @@ impl Metrics {
         self.conditions.get_or_create(&labels.condition(condition)).set(i64::from(is_true));
     }
 
+    /// Agents of a pool are gone.
+    pub fn gone(&self, labels: &PoolLabels, cause: Cause, agents: u64) {
+        self.gone.get_or_create(&labels.gone(cause)).inc_by(agents);
+    }
+
     /// A pool is gone: so are its series.
     pub fn forget(&self, labels: &PoolLabels) {
+        for cause in Cause::ALL {
+            self.gone.remove(&labels.gone(cause));
+        }
         for kind in REPLICAS {
             self.replicas.remove(&labels.replicas(kind));
         }
@@ -275,6 +296,10 @@ impl PoolLabels {
 
     fn jobs(&self, state: &'static str) -> JobLabels {
         JobLabels { namespace: self.namespace.clone(), pool: self.pool.clone(), state }
+    }
+
+    fn gone(&self, cause: Cause) -> GoneLabels {
+        GoneLabels { namespace: self.namespace.clone(), pool: self.pool.clone(), cause: cause.as_str() }
     }
 
     fn condition(&self, condition: ConditionType) -> ConditionLabels {

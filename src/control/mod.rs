@@ -8,7 +8,9 @@
 
 pub mod act;
 pub mod announce;
+mod asking;
 pub mod conditions;
+pub mod departures;
 pub mod hint_sweep;
 pub mod hints;
 pub mod metrics;
@@ -19,6 +21,7 @@ pub mod readings;
 pub mod record;
 pub mod run;
 mod show;
+pub mod signs;
 pub mod snapshot;
 pub mod status;
 pub mod tick;

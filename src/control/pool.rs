@@ -25,6 +25,7 @@ use crate::{
         generation::{self, Owner, Planned},
         render::Overrides,
     },
+    sense::probe::Look,
 };
 
 /// What is carried from tick to tick. All of it that matters stands in the pool's status as well.
@@ -46,6 +47,8 @@ pub struct PoolState {
     pub refusal: Option<String>,
     /// What the last tick found in which there was nothing to write, as long as that stays so.
     pub(super) quiet: Option<Quiet>,
+    /// The same of signs on its pods.
+    pub sign_refusal: Option<String>,
     planned: Option<(PlanKey, PlanResult)>,
 }
 
@@ -59,6 +62,7 @@ pub struct Quiet {
     pub(super) seen: Seen,
     pub(super) decision: Option<Decision>,
     pub(super) companions: Vec<PoolName>,
+    pub(super) sign_refusal: Option<String>,
 }
 
 /// Equal to itself alone: what the cells hold never changes, and a changed object is another one.
@@ -106,6 +110,7 @@ impl PoolState {
             is_status_unsure: false,
             refusal: None,
             quiet: None,
+            sign_refusal: None,
             planned: None,
         }
     }
@@ -190,9 +195,14 @@ pub struct PoolFacts {
 
 impl PoolFacts {
     /// Out of the cells.
-    pub fn gather(view: Arc<PoolView>, namespace: &NamespaceSnapshot, overlay: &Overlay) -> Self {
+    pub fn gather(
+        view: Arc<PoolView>,
+        namespace: &NamespaceSnapshot,
+        overlay: &Overlay,
+        said: &dyn Fn(&str) -> Option<Look>,
+    ) -> Self {
         let adopt = view.pool.as_ref().ok().and_then(|valid| valid.adopt.as_deref());
-        let generations = namespace.generations(&view, adopt, overlay);
+        let generations = namespace.generations(&view, adopt, overlay, said);
         Self { view, generations }
     }
 
@@ -206,6 +216,7 @@ impl PoolFacts {
         self.generations.iter().fold(PodCounts::default(), |sum, generation| PodCounts {
             unready: sum.unready.plus(generation.seen.pods.unready),
             failing: sum.failing.plus(generation.seen.pods.failing),
+            leaving: sum.leaving.plus(generation.seen.pods.leaving),
             unscheduled: sum.unscheduled.plus(generation.seen.pods.unscheduled),
             ready: sum.ready.plus(generation.seen.pods.ready),
             draining: sum.draining.plus(generation.seen.pods.draining),

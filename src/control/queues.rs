@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use kitepool_api::OtherAgents;
 use kitepool_policy::{
     hints::Hints,
-    observation::{PoolObservation, QueueObservation},
+    memory::Memory,
+    observation::{Generation, PoolObservation, QueueObservation},
     spec::PoolName,
     units::{Agents, Pods},
     unsatisfiable::Watch,
 };
 
-use super::{hints::HintIndex, pool::PoolFacts, readings::QueueKey, tick::Candidate};
+use super::{hints::HintIndex, pool::PoolFacts, readings::QueueKey, snapshot::GenerationFacts, tick::Candidate};
 
 /// One queue and the pools that serve it.
 #[derive(Debug)]
@@ -65,7 +66,7 @@ pub(super) fn by_key(
         queue.observation.pools.push(PoolObservation {
             spec: candidate.valid.spec.clone(),
             memory: candidate.memory.clone(),
-            generations: candidate.facts.generations.iter().map(|generation| generation.seen.clone()).collect(),
+            generations: candidate.facts.generations.iter().map(|facts| seen(facts, &candidate.memory)).collect(),
             wanted_generation: candidate.plan.as_ref().ok().map(|planned| planned.name.clone()),
         });
     }
@@ -78,6 +79,16 @@ pub(super) fn by_key(
         queue.observation.standing = standing.plus(foreign);
     }
     queues
+}
+
+/// When a pod was asked matters for those that are chosen; of all others it would make every tick news.
+fn seen(facts: &GenerationFacts, memory: &Memory) -> Generation {
+    let mut seen = facts.seen.clone();
+    let round = memory.rounds.get(&seen.name);
+    for pod in &mut seen.agents {
+        pod.asked_at = pod.asked_at.filter(|_| round.is_some_and(|round| round.names(&pod.uid)));
+    }
+    seen
 }
 
 /// The watch of each queue looks at what is seen of it now. Queues that are gone take theirs along.

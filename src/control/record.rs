@@ -37,8 +37,8 @@ use crate::clock::Clock;
 const WAITING_MAX: usize = 1000;
 
 /// The file is put aside when it would become larger, and the one put aside before is lost: twice this much is all it ever
-/// takes. A line with something new has 2 to 4 KiB, one without 200 bytes: ten queues at rest fill one in nine hours, and the
-/// wildest minute of twenty of them takes a third.
+/// takes. A line with something new has 2 to 4 KiB and a quarter of one for each pod, one without 200 bytes: ten queues at rest
+/// fill one in nine hours, and the wildest minute of twenty of them takes a third.
 pub const FILE_BYTES_MAX: u64 = 64 << 20;
 
 /// A disk that is full stays so for a while, and each line would say it again.

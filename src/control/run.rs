@@ -26,6 +26,7 @@ use super::{
     tick::{Next, Term},
 };
 use crate::{
+    agents::{Ask, direct::Direct},
     buildkite,
     clock::Clock,
     cluster::{
@@ -33,6 +34,7 @@ use crate::{
         events::Announcer,
         fence::{Fence, WRITE_DEADLINE},
         lease::{self, Leadership},
+        proxy::Proxy,
         read::Reader,
         schema,
         write::Writer,
@@ -71,6 +73,17 @@ pub struct Config {
     pub record: Option<PathBuf>,
     /// The webhook, where there is one.
     pub webhook: Option<ingest::Config>,
+    /// Which way agents are asked.
+    pub probe: ProbeWay,
+}
+
+/// The way to agents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProbeWay {
+    /// By their pods' addresses.
+    Direct,
+    /// Through the API server.
+    Proxy,
 }
 
 /// Wakes are coalesced: the first at once, then at most twenty a second.
@@ -102,6 +115,7 @@ pub(super) struct Shared {
     pub(super) board: Board,
     pub(super) metrics: Metrics,
     pub(super) buildkite: buildkite::Client,
+    pub(super) agents: Arc<dyn Ask>,
     pub(super) recorder: Recorder,
 }
 
@@ -113,14 +127,17 @@ pub struct Outside {
     pub fence: Fence,
     /// Buildkite.
     pub buildkite: buildkite::Client,
+    /// Agents.
+    pub agents: Arc<dyn Ask>,
     /// The clock of all of them.
     pub clock: Clock,
 }
 
 impl Shared {
     fn new(config: Config, outside: Outside, metrics: Metrics, recorder: Recorder) -> Self {
-        let Outside { clients, fence, buildkite, clock } = outside;
-        Self { config: Arc::new(config), clock, clients, fence, board: Board::default(), metrics, buildkite, recorder }
+        let Outside { clients, fence, buildkite, agents, clock } = outside;
+        let (config, board) = (Arc::new(config), Board::default());
+        Self { config, clock, clients, fence, board, metrics, buildkite, agents, recorder }
     }
 }
 
@@ -139,14 +156,31 @@ pub async fn lead_alone(
     lead_a_term(&shared, &CancellationToken::new(), &stop).await;
 }
 
-/// Runs until `stop`.
-pub async fn run(config: Config, kubernetes: client::Config, stop: CancellationToken) -> anyhow::Result<()> {
+/// The way to agents that the configuration asks for.
+fn way(config: &Config, clients: &Clients) -> anyhow::Result<Arc<dyn Ask>> {
+    Ok(match config.probe {
+        ProbeWay::Direct => Arc::new(Direct::new().context("agents cannot be asked: the HTTP client cannot be made")?),
+        ProbeWay::Proxy => Arc::new(Proxy::new(clients.read.clone())),
+    })
+}
+
+/// Runs until `stop`. Agents are asked this way, or as the configuration says.
+pub async fn run(
+    config: Config,
+    kubernetes: client::Config,
+    agents: Option<Arc<dyn Ask>>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let clock = Clock::machine();
     let fence = Fence::closed(clock.clone());
     let clients = Clients::new(&kubernetes, &fence, &config.identity).context("the kubeconfig cannot be used")?;
     let endpoint = config.endpoint.as_deref().unwrap_or(DEFAULT_ENDPOINT);
     let buildkite = buildkite::Client::over_the_network(endpoint, config.poll_deadline, clock.clone())
         .with_context(|| format!("--buildkite-endpoint {endpoint}"))?;
+    let agents = match agents {
+        Some(agents) => agents,
+        None => way(&config, &clients)?,
+    };
     let (metrics, registry) = Metrics::new(buildkite::OUTCOMES);
     let mut tasks = JoinSet::new();
     let recorder = match &config.record {
@@ -163,7 +197,7 @@ pub async fn run(config: Config, kubernetes: client::Config, stop: CancellationT
         }
     };
     let listen = config.listen;
-    let shared = Shared::new(config, Outside { clients, fence, buildkite, clock }, metrics, recorder);
+    let shared = Shared::new(config, Outside { clients, fence, buildkite, agents, clock }, metrics, recorder);
     let serving = serve::listen(listen, shared.board.clone(), registry, shared.clock.clone(), stop.clone()).await?;
 
     if let Some(webhook) = shared.config.webhook.clone() {

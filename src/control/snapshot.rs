@@ -2,22 +2,24 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kitepool_api::GENERATION_LABEL;
 use kitepool_policy::{
-    observation::{Generation, PodCounts},
+    observation::{AgentPod, AgentState, Generation, PodCounts, Rank},
     units::Pods,
 };
 use tokio::time::Instant;
 
 use super::act::Landed;
 use crate::{
+    agents::Silence,
     cluster::{
         cell::{Health, NamespaceCells},
         hindrance::{Failure, Hindrance},
         view::{DeploymentView, PodView, PoolView},
     },
     pods::generation::INPUTS_ANNOTATION,
+    sense::probe::{Heard, Look},
 };
 
 /// A namespace's Deployments and the pods of each.
@@ -27,6 +29,8 @@ pub struct NamespaceSnapshot {
     /// Those that pools made, by the pool's uid, oldest first: a look at all of them for each pool would be a square.
     owned: BTreeMap<String, Vec<Arc<DeploymentView>>>,
     counts: BTreeMap<String, PodCounts>,
+    /// Those of each generation, in the order of names.
+    pods: BTreeMap<String, Vec<Arc<PodView>>>,
     /// One of each generation that has any.
     failures: BTreeMap<String, Failure>,
     strangers: Vec<Arc<PodView>>,
@@ -48,7 +52,14 @@ pub struct GenerationFacts {
     pub inputs: Option<String>,
     /// Why one of its pods fails, the first by name.
     pub failure: Option<Failure>,
+    /// Why one of its ready pods has not said for long what its agents do: the first by name, and the reason.
+    pub silence: Option<(String, Silence)>,
+    /// Its pods, of an adopted one none.
+    pub pods: Vec<Arc<PodView>>,
 }
+
+/// A ready pod whose agents say nothing for so long is told of. A rollout of a `NetworkPolicy` or a node under load takes minutes.
+const SILENCE_MAX: SignedDuration = SignedDuration::from_mins(10);
 
 /// An entry that a healthy watch has not shown after this long never will be: the Deployment was gone before it could be. A
 /// watch that died in silence is noticed after 75 s and lists again; until then its old numbers must not stand against
@@ -104,6 +115,7 @@ impl NamespaceSnapshot {
     /// Counts every pod once, as it is at this instant.
     pub fn take(cells: &NamespaceCells, now: Timestamp) -> Self {
         let mut counts: BTreeMap<String, PodCounts> = BTreeMap::new();
+        let mut pods: BTreeMap<String, Vec<Arc<PodView>>> = BTreeMap::new();
         let mut failures = BTreeMap::new();
         let mut strangers = Vec::new();
         for pod in cells.pods.objects().values() {
@@ -113,6 +125,7 @@ impl NamespaceSnapshot {
                     if let Some(failure) = failure {
                         failures.entry(generation.clone()).or_insert(failure);
                     }
+                    pods.entry(generation.clone()).or_default().push(Arc::clone(pod));
                 }
                 None => strangers.push(Arc::clone(pod)),
             }
@@ -128,11 +141,17 @@ impl NamespaceSnapshot {
         for own in owned.values_mut() {
             own.sort_by(|a, b| (a.created_at, &a.name).cmp(&(b.created_at, &b.name)));
         }
-        Self { deployments, owned, counts, failures, strangers, is_followed, now }
+        Self { deployments, owned, counts, pods, failures, strangers, is_followed, now }
     }
 
-    /// The generations of a pool, oldest first, the adopted one before all.
-    pub fn generations(&self, pool: &PoolView, adopt: Option<&str>, overlay: &Overlay) -> Vec<GenerationFacts> {
+    /// The generations of a pool, oldest first, the adopted one before all, with what its agents said.
+    pub fn generations(
+        &self,
+        pool: &PoolView,
+        adopt: Option<&str>,
+        overlay: &Overlay,
+        said: &dyn Fn(&str) -> Option<Look>,
+    ) -> Vec<GenerationFacts> {
         let own = self.owned.get(&pool.uid).into_iter().flatten();
         let adopted =
             adopt.and_then(|name| self.deployments.get(name)).filter(|deployment| deployment.owner_uid.is_none());
@@ -142,6 +161,12 @@ impl NamespaceSnapshot {
             facts.extend(self.facts(deployment, is_adopted, overlay.get(&pool.uid, &deployment.name)));
         }
         facts.extend(self.created(pool, overlay));
+        for facts in facts.iter_mut().filter(|facts| !facts.seen.adopted) {
+            facts.pods = self.pods.get(&facts.seen.name).cloned().unwrap_or_default();
+            facts.silence = facts.pods.iter().find_map(|pod| silent(pod, said(&pod.uid), self.now));
+            let there = facts.pods.iter().filter(|pod| !pod.is_finished);
+            facts.seen.agents = there.map(|pod| listed(pod, said(&pod.uid), self.now)).collect();
+        }
         facts
     }
 
@@ -163,7 +188,9 @@ impl NamespaceSnapshot {
             && deployment.status_replicas == replicas.0
             && living == replicas;
         Some(GenerationFacts {
-            seen: Generation { name: deployment.name.clone(), adopted, replicas, settled, pods },
+            seen: Generation { name: deployment.name.clone(), adopted, replicas, settled, pods, agents: Vec::new() },
+            silence: None,
+            pods: Vec::new(),
             uid: deployment.uid.clone(),
             foreign_scaler: deployment.foreign_scaler.clone(),
             inputs: deployment.annotations.get(INPUTS_ANNOTATION).cloned(),
@@ -184,7 +211,10 @@ impl NamespaceSnapshot {
                         replicas,
                         settled: false,
                         pods: self.counts_of(name),
+                        agents: Vec::new(),
                     },
+                    silence: None,
+                    pods: Vec::new(),
                     uid: String::new(),
                     foreign_scaler: None,
                     inputs: None,
@@ -221,9 +251,59 @@ impl NamespaceSnapshot {
     }
 }
 
+/// A pod with what its agents said last.
+///
+/// One that is not ready and in which nothing listens has no agent that could take a job: it is not registered yet, or its
+/// process is gone. Whatever else says nothing may run one.
+fn listed(pod: &PodView, said: Option<Look>, now: Timestamp) -> AgentPod {
+    let has_nobody = !pod.is_ready && (pod.ip.is_none() || !pod.agent_runs);
+    let state = match said.map(|look| look.heard) {
+        Some(Heard::Said(said)) if said.busy.is_zero() => AgentState::Idle,
+        Some(Heard::Said(said)) => AgentState::Busy(said.busy),
+        _ if has_nobody => AgentState::Starting,
+        Some(Heard::Silent(Silence::Refused)) if !pod.is_ready => AgentState::Starting,
+        Some(Heard::Silent(_) | Heard::NotYet) | None => AgentState::Unknown,
+    };
+    AgentPod {
+        name: pod.name.clone(),
+        uid: pod.uid.clone(),
+        state,
+        since: said.map(|look| look.since).or(pod.created_at).unwrap_or(now),
+        asked_at: said.filter(|look| matches!(look.heard, Heard::Said(_))).map(|look| look.at),
+        rank: match pod {
+            PodView { node: None, .. } => Rank::Unassigned,
+            PodView { is_pending: true, .. } => Rank::Pending,
+            PodView { is_ready: false, .. } => Rank::Unready,
+            PodView { .. } => Rank::Ready,
+        },
+        is_draining: pod.is_deleting,
+        is_leaving: is_leaving(pod),
+        node: pod.node.clone(),
+        created_at: pod.created_at.unwrap_or(now),
+        sign: pod.sign,
+    }
+}
+
+/// Why a ready pod has said nothing for long.
+fn silent(pod: &PodView, said: Option<Look>, now: Timestamp) -> Option<(String, Silence)> {
+    let is_there = pod.is_ready && !pod.is_deleting && !pod.is_finished;
+    match said.filter(|look| is_there && now.duration_since(look.since) >= SILENCE_MAX)?.heard {
+        Heard::Silent(silence) => Some((pod.name.clone(), silence)),
+        Heard::Said(_) | Heard::NotYet => None,
+    }
+}
+
+/// Whether somebody else is about to take it, and has not done so yet.
+const fn is_leaving(pod: &PodView) -> bool {
+    pod.disruption.is_some() && !pod.is_deleting && !pod.is_finished
+}
+
 /// Counts a pod, and says why it fails if it does.
 fn count(counts: &mut PodCounts, pod: &PodView, now: Timestamp) -> Option<Failure> {
     let one = Pods(1);
+    if is_leaving(pod) {
+        counts.leaving = counts.leaving.plus(one);
+    }
     if pod.is_finished {
         // Evicted or ended pods stay listed; they are no capacity and run nothing.
     } else if pod.is_deleting {
@@ -283,7 +363,8 @@ mod tests {
     }
 
     fn seen(cells: &NamespaceCells, adopt: Option<&str>, overlay: &Overlay) -> Vec<Generation> {
-        let generations = NamespaceSnapshot::take(cells, Timestamp::UNIX_EPOCH).generations(&pool(), adopt, overlay);
+        let generations =
+            NamespaceSnapshot::take(cells, Timestamp::UNIX_EPOCH).generations(&pool(), adopt, overlay, &|_| None);
         generations.into_iter().map(|generation| generation.seen).collect()
     }
 
@@ -323,10 +404,53 @@ mod tests {
         put("homeless", json!({ "phase": "Pending", "conditions": [unscheduled] }));
 
         let snapshot = NamespaceSnapshot::take(&cells, Timestamp::UNIX_EPOCH);
-        let generation = snapshot.generations(&pool(), None, &Overlay::default()).remove(0);
+        let generation = snapshot.generations(&pool(), None, &Overlay::default(), &|_| None).remove(0);
         let expected = PodCounts { unready: Pods(3), failing: Pods(1), unscheduled: Pods(1), ..PodCounts::default() };
         assert_eq!(generation.seen.pods, expected);
         assert_eq!(generation.failure.unwrap().word, "ImageNotPulled");
+    }
+
+    /// A pod as Kubernetes shows it, and its state where its agents were heard so.
+    fn state(status: &serde_json::Value, heard: Option<Heard>) -> (AgentState, Rank, bool) {
+        let pod: k8s_openapi::api::core::v1::Pod = serde_json::from_value(json!({
+            "metadata": { "name": "a", "uid": "u" }, "spec": { "nodeName": "n", "containers": [] }, "status": status,
+        }))
+        .unwrap();
+        let at = Timestamp::UNIX_EPOCH;
+        let listed = listed(&pod.into(), heard.map(|heard| Look { heard, since: at, at }), at);
+        (listed.state, listed.rank, listed.is_leaving)
+    }
+
+    #[test]
+    fn what_says_nothing_may_be_busy_unless_nobody_can_be_there() {
+        let status = |is_ready: bool, contains: bool, runs: bool| {
+            let word = |is_so: bool| if is_so { "True" } else { "False" };
+            let condition = |kind: &str, is_so: bool| json!({ "type": kind, "status": word(is_so) });
+            let state =
+                if runs { json!({ "running": {} }) } else { json!({ "waiting": { "reason": "CrashLoopBackOff" } }) };
+            json!({
+                "phase": "Running", "podIP": "10.0.0.1",
+                "conditions": [condition("Ready", is_ready), condition("ContainersReady", contains)],
+                "containerStatuses": [{ "name": "agent", "image": "", "imageID": "", "ready": contains, "restartCount": 0, "state": state }],
+            })
+        };
+        let (refused, timed_out) = (Heard::Silent(Silence::Refused), Heard::Silent(Silence::TimedOut));
+        let busy = Heard::Said(crate::agents::Said { busy: kitepool_policy::units::Agents(1) });
+        let is_busy = AgentState::Busy(kitepool_policy::units::Agents(1));
+        for (status, heard, expected) in [
+            (status(true, true, true), None, (AgentState::Unknown, Rank::Ready, false)),
+            (status(true, true, true), Some(refused), (AgentState::Unknown, Rank::Ready, false)),
+            (status(false, false, true), Some(refused), (AgentState::Starting, Rank::Unready, false)),
+            (status(false, false, true), Some(timed_out), (AgentState::Unknown, Rank::Unready, false)),
+            (status(false, false, false), Some(timed_out), (AgentState::Starting, Rank::Unready, false)),
+            (status(false, false, true), None, (AgentState::Unknown, Rank::Unready, false)),
+            (status(false, false, true), Some(busy), (is_busy, Rank::Unready, false)),
+            // Its kubelet last said that all is well, and then somebody else said that nothing is heard of it.
+            (status(false, true, true), Some(timed_out), (AgentState::Unknown, Rank::Unready, true)),
+            (json!({ "phase": "Pending" }), None, (AgentState::Starting, Rank::Pending, false)),
+        ] {
+            assert_eq!(state(&status, heard), expected, "{status} {heard:?}");
+        }
     }
 
     #[test]

@@ -13,9 +13,9 @@ use std::{
 use jiff::Timestamp;
 use kitepool_api::validate::ValidPool;
 use kitepool_policy::{
-    decision::Decision,
+    decision::{Decision, SignChange},
     memory::Memory,
-    observation::Trouble,
+    observation::{Sign, Trouble},
     spec::{Mode, PoolName},
     unsatisfiable::Watch,
 };
@@ -23,7 +23,8 @@ use tokio::{sync::Notify, task::JoinSet, time::Instant};
 
 use super::{
     act::{Act, Work, Writers},
-    announce, conditions,
+    announce, asking, conditions,
+    departures::Departures,
     hint_sweep::HintSweep,
     hints::HintIndex,
     pool::{Identical, PlanInputs, PlanResult, PoolFacts, PoolState, Quiet, owner, reference},
@@ -32,6 +33,7 @@ use super::{
     readings::{QueueKey, Readings, Seen},
     run::Shared,
     show,
+    signs::{Signs, Wanted},
     snapshot::{NamespaceSnapshot, Overlay},
     verdict,
 };
@@ -45,7 +47,7 @@ use crate::{
         view::PoolView,
         write::Writer,
     },
-    sense::watch::ClusterWatch,
+    sense::{probe::ProbeSet, watch::ClusterWatch},
 };
 
 /// A status that only reports (no act follows) is written at most this often: a burst moves the numbers twenty times a
@@ -75,6 +77,9 @@ pub struct Term {
     writers: Writers,
     hints: HintIndex,
     sweep: HintSweep,
+    probes: ProbeSet,
+    signs: Signs,
+    departures: Departures,
     pub(super) announcer: Announcer,
     pools: BTreeMap<String, PoolState>,
     overlay: Overlay,
@@ -111,11 +116,29 @@ impl Term {
         let watch = ClusterWatch::begin(&shared.clients, &shared.config.namespaces, wake, &shared.clock);
         let readings = Readings::begin(&shared, reader.clone(), wake, background);
         let writers = Writers::new(Arc::clone(&writer), reader, shared.clock.clone(), Arc::clone(wake));
+        let signs = Signs::new(Arc::clone(&writer), shared.clock.clone(), Arc::clone(wake));
+        let probes = ProbeSet::begin(Arc::clone(&shared.agents), shared.clock.clone(), Arc::clone(wake));
         let sweep = HintSweep::new(writer, shared.metrics.clone(), shared.clock.clone());
         let (pools, overlay, watches) = (BTreeMap::new(), Overlay::default(), BTreeMap::new());
         let hints = HintIndex::default();
         let (began, began_at) = (shared.clock.mono(), shared.clock.now());
-        Self { shared, began, began_at, watch, readings, writers, hints, sweep, announcer, pools, overlay, watches }
+        Self {
+            shared,
+            began,
+            began_at,
+            watch,
+            readings,
+            writers,
+            hints,
+            sweep,
+            probes,
+            signs,
+            departures: Departures::default(),
+            announcer,
+            pools,
+            overlay,
+            watches,
+        }
     }
 
     /// One pass.
@@ -131,6 +154,7 @@ impl Term {
             return Next::Soon;
         }
         let (candidates, broken) = self.observe(now);
+        self.note_departures(&candidates);
         self.hints.take_in(&self.watch.namespaces);
         let mut queues = queues::by_key(&candidates, &broken, &mut self.hints);
         queues::watch(&mut queues, &mut self.watches);
@@ -138,6 +162,8 @@ impl Term {
         let is_calm = broken.is_empty() && decisions.len() == candidates.len();
         let is_calm = is_calm && decisions.values().all(Decision::is_calm);
         let mut is_settled = true;
+        self.ask(&candidates, &decisions);
+        self.put_up_signs(&candidates, &decisions);
         for candidate in &candidates {
             let decision = decisions.remove(&candidate.view().uid);
             let companions = queues.get(&candidate.seen.key).map(|queue| queue.companions_of(&candidate.view().name));
@@ -165,6 +191,7 @@ impl Term {
     /// Waits for the writes in flight.
     pub(super) async fn drain(&mut self) {
         self.writers.drain().await;
+        self.signs.drain().await;
     }
 
     /// Takes its series away: whoever leads next shows the pools.
@@ -173,9 +200,67 @@ impl Term {
         self.shared.metrics.hints(0, 0);
     }
 
+    /// Counts the agents that are gone, and tells of those that nobody here wanted to go.
+    fn note_departures(&mut self, candidates: &[Candidate]) {
+        for candidate in candidates {
+            let (view, spec) = (candidate.view(), &candidate.valid.spec);
+            let departures = self.departures.follow(&candidate.facts, &candidate.memory);
+            for departure in &departures {
+                let agents = u64::from(spec.agents_per_pod.get());
+                self.shared.metrics.gone(&show::labels(&view.name), departure.cause, agents);
+                tracing::info!(pool = %view.name, pod = departure.pod, cause = departure.cause.as_str(), "agent gone");
+            }
+            if !self.shared.config.is_dry_run {
+                let about = reference(&view.name, &view.uid);
+                for notice in announce::departures(&about, &departures) {
+                    self.announcer.announce(notice);
+                }
+            }
+        }
+    }
+
+    /// Tells the prober whom to ask, and how soon again.
+    fn ask(&mut self, candidates: &[Candidate], decisions: &BTreeMap<String, Decision>) {
+        let mut targets = BTreeMap::new();
+        for candidate in candidates {
+            let pace = asking::pace(candidate, decisions.get(&candidate.view().uid));
+            targets.extend(asking::targets(&candidate.facts, pace));
+        }
+        self.probes.set(targets);
+    }
+
+    /// Puts up the signs that decisions ask for, those of the chosen ones only after the choice is recorded.
+    fn put_up_signs(&mut self, candidates: &[Candidate], decisions: &BTreeMap<String, Decision>) {
+        if self.shared.config.is_dry_run {
+            return;
+        }
+        let mut wanted = Vec::new();
+        for candidate in candidates {
+            let view = candidate.view();
+            let (Some(decision), Some(state)) = (decisions.get(&view.uid), self.pools.get(&view.uid)) else { continue };
+            let is_recorded = |change: &&SignChange| {
+                let round = state.memory.rounds.get(&change.generation);
+                change.sign != Sign::Leaving || round.is_some_and(|round| round.names(&change.uid))
+            };
+            wanted.extend(decision.signs.iter().filter(is_recorded).map(|change| Wanted {
+                pool: view.uid.clone(),
+                namespace: view.name.namespace.clone(),
+                change: change.clone(),
+            }));
+        }
+        self.signs.put_up(wanted);
+    }
+
     /// Takes in how the writes of the last ticks ended.
     fn record(&mut self) {
         let at = self.shared.clock.mono();
+        for ended in self.signs.ended() {
+            let outcome = ended.result.as_ref().err().map_or("ok", Error::category);
+            self.shared.metrics.wrote("sign", outcome);
+            if let Some(state) = self.pools.get_mut(&ended.pool) {
+                state.sign_refusal = ended.result.err().and_then(|error| error.refusal());
+            }
+        }
         for outcome in self.writers.ended() {
             let refusal = outcome.refusal();
             let Some(state) = self.pools.get_mut(&outcome.uid) else { continue };
@@ -245,10 +330,11 @@ impl Term {
                 continue;
             }
             let snapshot = NamespaceSnapshot::take(cells, now);
+            let said = |uid: &str| self.probes.look(uid);
             for view in cells.pools.objects().values().filter(|view| !view.is_deleting) {
                 present.insert(view.uid.clone());
                 self.overlay.settle(&view.uid, &snapshot, at);
-                let facts = PoolFacts::gather(Arc::clone(view), &snapshot, &self.overlay);
+                let facts = PoolFacts::gather(Arc::clone(view), &snapshot, &self.overlay, &said);
                 let state = self.pools.entry(view.uid.clone()).or_insert_with(|| PoolState::load(view));
                 let Ok(valid) = &view.pool else {
                     broken.push(facts);
@@ -297,6 +383,7 @@ impl Term {
         let pools = &self.pools;
         self.writers.retain(|uid| pools.contains_key(uid));
         self.overlay.retain(|uid| pools.contains_key(uid));
+        self.departures.retain(|uid| pools.contains_key(uid));
     }
 
     /// The policy's decisions by pool uid; those of a queue that would break an invariant are refused together.
@@ -333,20 +420,14 @@ impl Term {
         if decision.is_some_and(|decision| decision.intents.is_empty()) {
             state.refusal = None;
         }
-        let quiet = Quiet {
-            view: Identical(Arc::clone(&candidate.facts.view)),
-            generations: candidate.facts.generations.clone(),
-            plan: candidate.plan.clone(),
-            seen: candidate.seen.clone(),
-            decision: decision.cloned(),
-            companions: companions.to_vec(),
-        };
+        let quiet = quiet(candidate, state, decision, companions);
         if state.quiet.as_ref() == Some(&quiet) {
             show::reading_age(&self.shared.metrics, candidate, now);
             return true;
         }
         state.quiet = None;
-        let (refusal, stood) = (state.refusal.as_deref(), state.status.get("conditions"));
+        let refusal = state.refusal.as_deref().or(state.sign_refusal.as_deref());
+        let stood = state.status.get("conditions");
         let generations = &candidate.facts.generations;
         let verdict = verdict::of(&candidate.plan, &candidate.seen, decision, companions, refusal, generations, stood);
         show::pool(&self.shared.metrics, candidate, decision, &verdict, now);
@@ -390,6 +471,9 @@ impl Term {
             let who = candidate.facts.foreign_scaler_of(&change.generation);
             notices.push(announce::foreign(&about, change, who));
         }
+        notices.extend(
+            decision.iter().flat_map(|decision| &decision.spared).map(|spared| announce::spared(&about, spared)),
+        );
         self.writers.begin(Work {
             pool: view.name.clone(),
             uid: view.uid.clone(),
@@ -451,6 +535,19 @@ impl Term {
         }
         self.shared.metrics.hints(all, unmatched);
         all == 0
+    }
+}
+
+/// What a pool's conditions and status are made of in this tick.
+fn quiet(candidate: &Candidate, state: &PoolState, decision: Option<&Decision>, companions: &[PoolName]) -> Quiet {
+    Quiet {
+        view: Identical(Arc::clone(&candidate.facts.view)),
+        generations: candidate.facts.generations.clone(),
+        plan: candidate.plan.clone(),
+        seen: candidate.seen.clone(),
+        decision: decision.cloned(),
+        companions: companions.to_vec(),
+        sign_refusal: state.sign_refusal.clone(),
     }
 }
 

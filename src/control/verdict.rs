@@ -41,6 +41,7 @@ pub fn of(
     let wanted = plan.as_ref().ok().map(|planned| planned.name.as_str());
     let wanted = generations.iter().find(|facts| Some(facts.seen.name.as_str()) == wanted);
     conditions.extend(decision.map(|decision| pods_failing(decision, wanted, before)));
+    conditions.push(agents_unknown(generations, before));
     conditions.push(queue_shared(companions));
     conditions.extend(decision.map(contested));
     let decided = decision
@@ -178,6 +179,27 @@ fn pods_failing(decision: &Decision, wanted: Option<&GenerationFacts>, before: O
     Condition::new(kind, true, failure.word, message).or_as_before(before, &beginning)
 }
 
+fn agents_unknown(generations: &[GenerationFacts], before: Option<&Value>) -> Condition {
+    let kind = ConditionType::AgentsUnknown;
+    let found = generations.iter().find_map(|facts| Some((&facts.seen.name, facts.silence.as_ref()?)));
+    let Some((generation, (pod, silence))) = found else {
+        return Condition::new(
+            kind,
+            false,
+            "Answering",
+            "agents say what they do when they are asked, or have yet to be",
+        );
+    };
+    let beginning = format!("Deployment {generation}:");
+    let message = format!(
+        "{beginning} pod {pod}, for one, has not said for ten minutes whether its agents are busy. {}. What does not say so is never \
+         taken away, so the pool may not shrink",
+        silence.advice()
+    );
+    // Which pod is the first changes as they come and go.
+    Condition::new(kind, true, silence.reason(), message).or_as_before(before, &beginning)
+}
+
 fn queue_shared(companions: &[PoolName]) -> Condition {
     if companions.is_empty() {
         return Condition::new(ConditionType::QueueShared, false, "Alone", "no other pool serves this queue");
@@ -216,22 +238,25 @@ mod tests {
     };
 
     use super::*;
-    use crate::{cluster::hindrance::Failure, control::conditions::merge};
+    use crate::{agents::Silence, cluster::hindrance::Failure, control::conditions::merge};
 
     fn decision(memory: Memory) -> Decision {
         let pool = PoolName { namespace: "ci".to_owned(), name: "linux".to_owned() };
         let report = Report { entries: Vec::new() };
-        Decision { pool, target: Pods(1), intents: Vec::new(), foreign: Vec::new(), memory, report }
+        let (intents, signs, foreign, spared) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Decision { pool, target: Pods(1), intents, signs, foreign, spared, memory, report }
     }
 
     fn facts(failing: u32, message: &str) -> GenerationFacts {
         let pods = PodCounts { unready: Pods(failing), failing: Pods(failing), ..PodCounts::default() };
         let name = "linux-6c4f9d".to_owned();
         GenerationFacts {
-            seen: Generation { name, adopted: false, replicas: Pods(failing), settled: true, pods },
+            seen: Generation { name, adopted: false, replicas: Pods(failing), settled: true, pods, agents: Vec::new() },
             uid: String::new(),
             foreign_scaler: None,
             inputs: None,
+            silence: None,
+            pods: Vec::new(),
             failure: (failing > 0).then(|| Failure { word: "ImageNotPulled", message: message.to_owned() }),
         }
     }
@@ -255,6 +280,20 @@ mod tests {
         assert!(!pods_failing(&failing(2), Some(&facts(2, "x")), None).is_true, "tolerated");
         assert!(!pods_failing(&decision(Memory::default()), Some(&facts(0, "")), None).is_true);
         assert!(!pods_failing(&failing(0), None, None).is_true, "another generation is wanted, and is not there yet");
+    }
+
+    #[test]
+    fn agents_that_say_nothing_are_told_of_with_the_reason_and_not_again_for_another_pod() {
+        let silent = |pod: &str, silence| GenerationFacts { silence: Some((pod.to_owned(), silence)), ..facts(0, "") };
+        let told = agents_unknown(&[silent("a", Silence::Refused)], None);
+        assert_eq!((told.is_true, told.reason, told.is_warning()), (true, "PortClosed", true));
+        for words in ["linux-6c4f9d", "pod a,", "BUILDKITE_AGENT_HEALTH_CHECK_ADDR", "never taken"] {
+            assert!(told.message.contains(words), "{}", told.message);
+        }
+        let stands = merge(None, std::slice::from_ref(&told), 1, Timestamp::UNIX_EPOCH);
+        assert_eq!(agents_unknown(&[silent("b", Silence::Refused)], Some(&stands)), told);
+        assert_eq!(agents_unknown(&[silent("b", Silence::TimedOut)], Some(&stands)).reason, "NoAnswer");
+        assert!(!agents_unknown(&[facts(0, "")], Some(&stands)).is_true);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What a story's steps do to the world.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use kitepool_world::{
     Fault, Route,
@@ -20,6 +22,9 @@ use super::{
     },
 };
 
+/// As often as `kubectl drain` tries an eviction again.
+const DRAIN_AGAIN: Duration = Duration::from_secs(5);
+
 impl Stage {
     pub(super) fn perform(&mut self, act: Act, now: Timestamp) {
         match act {
@@ -31,6 +36,7 @@ impl Stage {
             Act::Frame => self.tell_frame(now),
             Act::Step(step) => self.step(*step, now),
             Act::Job(jobs) => self.submit_next(*jobs, now),
+            Act::Drain(node) => self.drain(&node, now),
             Act::End => {}
         }
     }
@@ -54,6 +60,8 @@ impl Stage {
             unschedulable,
             nodes,
             lose_node,
+            drain,
+            contrary,
             cut_watches,
             restart,
             expect,
@@ -95,6 +103,7 @@ impl Stage {
             put(&self.world, definition(&image), now);
         }
         self.break_cluster(fault, unschedulable, nodes, lose_node, now);
+        self.take_pods(drain, contrary, now);
         if cut_watches == Some(true) {
             self.cut_watches(now);
         }
@@ -127,6 +136,36 @@ impl Stage {
         if let Some(node) = lose_node {
             self.transcript.say(now, &format!("node {node} is lost"));
             self.world.kubernetes().with(now, |world| world.lose_node(&node, now));
+        }
+    }
+
+    fn take_pods(&mut self, drain: Option<String>, contrary: Option<bool>, now: Timestamp) {
+        if let Some(node) = drain {
+            self.transcript.say(now, &format!("node {node} is drained"));
+            self.world.kubernetes().with(now, |world| world.cordon(&node, now));
+            self.drain(&node, now);
+        }
+        if let Some(is_so) = contrary {
+            let whom = if is_so { "whom it should take last" } else { "whom it should again" };
+            self.transcript.say(now, &format!("Kubernetes takes first {whom}"));
+            self.world.kubernetes().with(now, |world| world.set_contrary(is_so));
+        }
+    }
+
+    /// As `kubectl drain` and the daemons behind spot instances do it: what a budget guards is tried again later.
+    pub(super) fn drain(&mut self, node: &str, now: Timestamp) {
+        let on_node = |pod: &Value| pod.pointer("/spec/nodeName").and_then(Value::as_str) == Some(node);
+        let is_guarded = |pod: &Value| pod.pointer("/metadata/labels/kitepool.dev~1busy").is_some();
+        let is_going = |pod: &Value| pod.pointer("/metadata/deletionTimestamp").is_some();
+        let pods = self.world.kubernetes().peek(|world| world.objects(Kind::Pod, NAMESPACE));
+        let left: Vec<_> = pods.iter().filter(|pod| on_node(pod) && !is_going(pod)).collect();
+        for pod in left.iter().filter(|pod| !is_guarded(pod)) {
+            let name = pod.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+            self.transcript.say(now, &format!("{name} is evicted"));
+            self.world.kubernetes().with(now, |world| world.evict(NAMESPACE, name, now));
+        }
+        if !left.is_empty() {
+            self.acts.enter(later(now, DRAIN_AGAIN), Act::Drain(node.to_owned()));
         }
     }
 

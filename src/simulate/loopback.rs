@@ -1,14 +1,16 @@
 //! The controller as it runs in a cluster, against a world that is served on this machine: the same clients, connections, lease
 //! and health endpoints.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, serve::ListenerExt as _};
 use kitepool_world::Joined;
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
+use super::agents::SimulatedAgents;
 use crate::{
+    agents::Ask,
     clock::Clock,
     cluster::client,
     control::run::{Config, run},
@@ -65,6 +67,7 @@ impl Door {
 pub(super) struct Loopback {
     config: Config,
     kubernetes: client::Config,
+    agents: Arc<SimulatedAgents>,
     running: Option<Life>,
     _doors: [AbortOnDropHandle<()>; 2],
 }
@@ -83,12 +86,14 @@ impl Loopback {
         let api_server = kitepool_world::kubernetes::router(world.kubernetes().clone(), move || reading.now());
         let buildkite = kitepool_world::router(world.buildkite().clone());
         let doors = [doors.kubernetes.serve(api_server), doors.buildkite.serve(buildkite)];
-        Ok(Self { config, kubernetes, running: None, _doors: doors })
+        let agents = Arc::new(SimulatedAgents::new(world.clone()));
+        Ok(Self { config, kubernetes, agents, running: None, _doors: doors })
     }
 
     pub(super) fn start(&mut self) {
         let stop = CancellationToken::new();
-        let life = run(self.config.clone(), self.kubernetes.clone(), stop.clone());
+        let agents: Arc<dyn Ask> = Arc::<SimulatedAgents>::clone(&self.agents);
+        let life = run(self.config.clone(), self.kubernetes.clone(), Some(agents), stop.clone());
         self.running = Some(Life { task: AbortOnDropHandle::new(tokio::spawn(life)), stop });
     }
 

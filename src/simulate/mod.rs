@@ -12,6 +12,7 @@
 //! bytes; under a running one it is a demonstration.
 
 mod acts;
+pub mod agents;
 mod controller;
 pub mod courier;
 pub mod demo;

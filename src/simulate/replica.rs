@@ -18,6 +18,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tower::{Service, ServiceExt as _};
 
+use super::agents::SimulatedAgents;
 use crate::{
     buildkite::{Client, Transport},
     clock::Clock,
@@ -25,7 +26,7 @@ use crate::{
     control::{
         metrics::Metrics,
         record::Line,
-        run::{Config, Outside, lead_alone},
+        run::{Config, Outside, ProbeWay, lead_alone},
     },
 };
 
@@ -116,7 +117,8 @@ impl Replica {
         let clients = Clients::in_process(kubernetes, &namespace, &fence);
         let transport = Transport::new(InProcess(kitepool_world::router(self.world.buildkite().clone())));
         let Ok(buildkite) = Client::new(transport, ENDPOINT, self.config.poll_deadline, clock.clone()) else { return };
-        let outside = Outside { clients, fence, buildkite, clock };
+        let agents = Arc::new(SimulatedAgents::new(self.world.clone()));
+        let outside = Outside { clients, fence, buildkite, agents, clock };
         let life = lead_alone(
             self.config.clone(),
             outside,
@@ -152,6 +154,7 @@ pub fn config(namespace: &str, poll_interval: Duration) -> Config {
         identity: "simulated".to_owned(),
         record: None,
         webhook: None,
+        probe: ProbeWay::Direct,
     }
 }
 

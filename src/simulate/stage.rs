@@ -57,6 +57,8 @@ pub(super) enum Act {
     Step(Box<Step>),
     /// One job of those that come one after another.
     Job(Box<Jobs>),
+    /// A node is still being drained.
+    Drain(String),
     /// The controller starts again.
     Start,
     /// The state of the pools is told.

@@ -189,6 +189,10 @@ pub struct Step {
     pub nodes: Option<NodesChange>,
     /// A node is gone.
     pub lose_node: Option<String>,
+    /// A node is drained: no pod comes to it any more, and those that are not guarded are evicted, again and again.
+    pub drain: Option<String>,
+    /// Kubernetes takes the pods first that it should take last, or no longer.
+    pub contrary: Option<bool>,
     /// Watches are cut.
     pub cut_watches: Option<bool>,
     /// The controller is killed and, a little later, another one starts.

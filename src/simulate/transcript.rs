@@ -17,6 +17,8 @@ pub struct Transcript {
     said: BTreeMap<String, BTreeMap<String, String>>,
     /// Conditions that are not as they usually are, by pool and type.
     unusual: BTreeSet<(String, String)>,
+    /// Pods that bear the sign of those who go.
+    marked: BTreeSet<String>,
     arrived: Arrived,
 }
 
@@ -99,7 +101,21 @@ impl Transcript {
             (Verb::Delete, "deployments") => self.say(*at, &format!("  deletes {name}")),
             (_, "agentpools/status") => self.pool_said(write, object),
             (Verb::Create | Verb::Patch, "events") => self.event(write, object),
+            (Verb::Patch, "pods") => self.signed(write, object),
             _ => {}
+        }
+    }
+
+    /// What is written on a pod: only who is chosen to go, and who no longer is. Busy and idle would be two lines a job.
+    fn signed(&mut self, write: &Write, pod: &Value) {
+        let cost =
+            pod.pointer("/metadata/annotations/controller.kubernetes.io~1pod-deletion-cost").and_then(Value::as_str);
+        if cost.is_some_and(|cost| cost.starts_with('-')) {
+            if self.marked.insert(write.name.clone()) {
+                self.note(write.at, &format!("  marks {}", write.name), false);
+            }
+        } else if self.marked.remove(&write.name) {
+            self.note(write.at, &format!("  lets go of {}", write.name), false);
         }
     }
 

@@ -1,6 +1,9 @@
 //! Holds a simulation to the invariants: every tick of the controller, against what truly was so in the simulated Buildkite.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use jiff::{SignedDuration, Timestamp};
 use kitepool_policy::{
@@ -25,6 +28,9 @@ pub type Pauses = BTreeMap<String, Vec<(Timestamp, Option<Timestamp>)>>;
 
 /// So long after what kept a job from running has ended the controller may still leave it out: until a reading shows a start.
 const STUCK_FOR: SignedDuration = SignedDuration::from_mins(2);
+
+/// What our agents said may be so old: draining ones are asked every ten seconds, idle ones of a pool at its floor every thirty.
+const SAID_WITHIN: SignedDuration = SignedDuration::from_secs(35);
 
 /// What is known of the world besides its jobs.
 #[derive(Debug, Default)]
@@ -90,6 +96,7 @@ struct Known {
     assigned_at: Option<Timestamp>,
     finished_at: Option<Timestamp>,
     told: Vec<Timestamp>,
+    pod: Option<Arc<str>>,
     rules: Vec<String>,
     is_grouped: bool,
 }
@@ -104,6 +111,7 @@ fn jobs_of(key: &str, lines: &[(Timestamp, Seen)], buildkite: &Buildkite, around
             runnable_at: job.runnable_at,
             assigned_at: job.assigned_at,
             finished_at: job.finished_at,
+            pod: job.pod.clone(),
             told: around.told.get(&job.uuid).cloned().unwrap_or_default(),
             rules: job.rules.clone(),
             is_grouped: job.is_grouped(),
@@ -142,6 +150,20 @@ fn truth(observed: &QueueObservation, jobs: &[Known], pauses: &Pauses, now: Time
         let lives = |stored: &Timestamp| *stored < now && age(*stored) <= ttl;
         job.told.iter().any(lives) && fits(job)
     };
+    let leaving: BTreeSet<&str> = observed
+        .pools
+        .iter()
+        .flat_map(|pool| &pool.generations)
+        .flat_map(|generation| &generation.agents)
+        .filter(|pod| pod.is_draining)
+        .map(|pod| pod.uid.as_str())
+        .collect();
+    // A job that a pod finishes on its way out is left out; that it has finished may be heard a moment later than by the reading.
+    let is_on_its_way_out = |job: &Known| {
+        let ended = job.finished_at.is_none_or(|at| now.duration_since(at) < SAID_WITHIN);
+        ended && job.pod.as_ref().is_some_and(|pod| leaving.contains(&**pod))
+    };
+    let said_at = now.checked_sub(SAID_WITHIN).unwrap_or(now);
     let counted_at = date.checked_sub(METRICS_STALENESS + CLOCK_GRAIN).unwrap_or(date);
     let mut truth = Truth::default();
     for job in jobs.iter().take_while(|job| job.counted_at <= now) {
@@ -154,7 +176,8 @@ fn truth(observed: &QueueObservation, jobs: &[Known], pauses: &Pauses, now: Time
         add(&mut truth.demand, job.finished_at.is_none_or(|at| at > now));
         add(&mut truth.within_margin, is_twice || (-MARGIN..CLOCK_GRAIN).contains(&after_date));
         add(&mut truth.untold, after_date >= CLOCK_GRAIN && !is_told(job));
-        add(&mut truth.finished, job.finished_at.is_some_and(|at| counted_at <= at && at <= now));
+        add(&mut truth.draining, is_on_its_way_out(job));
+        add(&mut truth.finished, job.finished_at.is_some_and(|at| counted_at.min(said_at) <= at && at <= now));
     }
     Some(truth)
 }

@@ -15,10 +15,11 @@ use kitepool::simulate::{
 
 use crate::{told, told_until_killed};
 
-/// Growth by events and by a reading, a roll, what somebody else scaled, and back to nothing.
+/// Growth by events and by a reading, a roll, what somebody else scaled, and back to nothing; each time that pods go, they are
+/// chosen, marked and asked again before.
 const STORY: &str = r#"
 about: everything that is written, in a short time
-lasts: 1m 45s
+lasts: 2m 30s
 stateEvery: 10m
 buildkite: { ping: 2s, refresh: 5s }
 kubernetes: { startLeast: 1s, startMost: 3s }
@@ -48,7 +49,7 @@ fn a_controller_that_ends_at_any_write_harms_nothing() {
     let whole = told(story.clone());
     assert_eq!(whole.wrong, Vec::<String>::new(), "undisturbed");
     assert!(whole.writes > 20, "only {} writes: the story shows little", whole.writes);
-    for written in ["creates ", "scales ", "deletes ", "Event "] {
+    for written in ["creates ", "scales ", "deletes ", "marks ", "Event "] {
         assert!(whole.transcript.iter().any(|line| line.contains(written)), "nothing {written}");
     }
     let sides = |write| [(write, Side::Before), (write, Side::After)];

@@ -106,6 +106,11 @@ scenarios! {
     nodes_full,
     node_lost,
     two_clusters,
+    marked_victims,
+    victim_found_work,
+    demand_returns,
+    others_went,
+    spot_notice,
 }
 
 #[test]

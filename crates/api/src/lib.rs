@@ -32,7 +32,8 @@ pub use self::{
     duration::Span,
     job_hint::{HintedJob, JOBS_MAX, Job, JobHint, JobHintSpec, hint_name, parse_hint},
     names::{
-        GENERATION_LABEL, MANAGED_BY_LABEL, PAUSE_ANNOTATION, POOL_LABEL, QUEUE_LABEL, RESOLVED_ANNOTATION, label_value,
+        BUSY_LABEL, GENERATION_LABEL, MANAGED_BY_LABEL, PAUSE_ANNOTATION, POOL_LABEL, QUEUE_LABEL, RESOLVED_ANNOTATION,
+        label_value,
     },
     parse::{parse, parse_strict, read_pools},
     problem::Problem,

@@ -4,6 +4,8 @@
 pub const POOL_LABEL: &str = "kitepool.dev/pool";
 /// The generation (the Deployment's name) that a pod belongs to.
 pub const GENERATION_LABEL: &str = "kitepool.dev/generation";
+/// On a pod whose agents run a job, for as long as they do: what the chart's `PodDisruptionBudget` goes by.
+pub const BUSY_LABEL: &str = "kitepool.dev/busy";
 /// The queue, as far as it is a legal label value; for people, never read back.
 pub const QUEUE_LABEL: &str = "kitepool.dev/queue";
 /// Kubernetes' own label for who made an object.

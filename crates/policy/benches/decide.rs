@@ -7,14 +7,23 @@
 //! allocations of a decision, their number and their bytes, at the beginning of a long history and at its end.
 #![expect(clippy::print_stdout, clippy::disallowed_methods, reason = "a program that measures time and prints it")]
 
-use std::{alloc::System, collections::BTreeSet, hint::black_box, time::Duration, time::Instant};
+use std::{
+    alloc::System,
+    collections::{BTreeMap, BTreeSet},
+    hint::black_box,
+    time::Duration,
+    time::Instant,
+};
 
 use jiff::{SignedDuration, Timestamp};
 use kitepool_policy::{
     check, decide,
     decision::Decision,
-    memory::{Asked, Failing, Memory, PEAKS_MAX, Peak, Period, Unsatisfiable},
-    observation::{Generation, GoodReading, Hint, Load, PodCounts, PoolObservation, QueueObservation, Reading},
+    memory::{Asked, Failing, Memory, PEAKS_MAX, Peak, Period, Round, Unsatisfiable, Victim},
+    observation::{
+        AgentPod, AgentState, Generation, GoodReading, Hint, Load, PodCounts, PoolObservation, QueueObservation, Rank,
+        Reading, Sign,
+    },
     spec::{Fraction, Limits, Mode, Pause, Percent, PoolName, PoolSpec, ScaleDown, ScaleUp, Schedule, Spare, Step},
     units::{Agents, AgentsPerPod, Jobs, Pods},
     unsatisfiable::Watch,
@@ -135,6 +144,30 @@ impl Case {
             contested_since: None,
             failing: Some(Failing { generation: "linux-97b1aa".to_owned(), ready: Pods(58), tolerated: Pods(1) }),
             unsatisfiable: Some(Unsatisfiable { jobs: Jobs(2), since: self.ago(500) }),
+            rounds: BTreeMap::from([("linux-6c4f9d".to_owned(), self.round("linux-6c4f9d"))]),
+        }
+    }
+
+    /// Five pods that are chosen to go.
+    fn round(&self, generation: &str) -> Round {
+        let victim = |number| self.agent(generation, number);
+        let victims = (15..20).map(victim).map(|pod| Victim { name: pod.name, uid: pod.uid });
+        Round { since: self.ago(8), victims: victims.collect(), lowered: None }
+    }
+
+    fn agent(&self, generation: &str, number: u32) -> AgentPod {
+        AgentPod {
+            name: format!("{generation}-5d9f7c-{number:05}"),
+            uid: format!("{number:08x}-4b7c-4e51-9a3f-0192e4c1d2aa"),
+            state: if number < 15 { AgentState::Busy(Agents(1)) } else { AgentState::Idle },
+            since: self.ago(i64::from(number) * 20),
+            asked_at: None,
+            rank: if number < 2 { Rank::Unready } else { Rank::Ready },
+            is_draining: false,
+            is_leaving: false,
+            node: Some(format!("ip-10-0-{number}-1.eu-west-1.compute.internal")),
+            created_at: self.ago(4_000),
+            sign: if number < 15 { Sign::Busy } else { Sign::Plain },
         }
     }
 
@@ -150,7 +183,9 @@ impl Case {
                 draining: Pods(1),
                 failing: Pods(1),
                 unscheduled: Pods(1),
+                leaving: Pods(0),
             },
+            agents: (0..pods).map(|number| self.agent(name, number)).collect(),
         };
         let pool = |number: u32| {
             let name = PoolName { name: format!("linux-{number}"), ..self.spec.name.clone() };

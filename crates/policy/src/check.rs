@@ -4,7 +4,7 @@
 //! is found by [`violations`](mod@crate::violations). It works the numbers out again rather than asking the steps, so that a
 //! mistake in a step does not hide itself.
 
-use std::{collections::BTreeSet, fmt};
+use std::{collections::BTreeSet, fmt, time::Duration};
 
 use jiff::Timestamp;
 
@@ -12,13 +12,15 @@ use crate::{
     age::{distance, elapsed},
     breaker::PROBES,
     decision::{Decision, Intent},
-    observation::{Generation, PoolObservation, QueueObservation},
+    memory::Round,
+    observation::{AgentPod, AgentState, Generation, PoolObservation, QueueObservation, Rank, Sign},
+    protocol::PING,
     schedule, share,
     spec::{Mode, PoolName},
     units::{Agents, Pods},
 };
 
-/// What a violation is against. The first seven are the architecture's invariants, by their numbers.
+/// What a violation is against. The first seven and the tenth are the architecture's invariants, by their numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Invariant {
     /// 1: no write of ours kills a running job.
@@ -35,6 +37,8 @@ pub enum Invariant {
     BoundedWaste,
     /// 7: no pod comes and goes for nothing.
     BoundedThrash,
+    /// 10: the pods that go are those that were chosen, or somebody says so.
+    Attribution,
     /// What a person has said holds: pause, a contest that is not settled, a definition that is broken.
     PersonsWord,
     /// A decision agrees with itself and with what it was made from.
@@ -52,6 +56,7 @@ impl Invariant {
             Self::FailSafe => "fail_safe",
             Self::BoundedWaste => "bounded_waste",
             Self::BoundedThrash => "bounded_thrash",
+            Self::Attribution => "attribution",
             Self::PersonsWord => "persons_word",
             Self::Consistency => "consistency",
         }
@@ -98,6 +103,7 @@ pub fn check(queue: &QueueObservation, decisions: &[Decision], now: Timestamp) -
         bounds_hold(&change, now, &mut found);
         growth_is_allowed(&change, &mut found);
         shrink_is_allowed(queue, &change, now, &mut found);
+        chosen_ones_go(&change, now, &mut found);
         changes.push(change);
     }
     for mode in [Mode::Active, Mode::Observe] {
@@ -278,10 +284,73 @@ fn shrink_is_allowed(queue: &QueueObservation, change: &Change<'_>, now: Timesta
     if let Some(moving) = pool.generations.iter().find(|generation| !generation.is_at_rest()) {
         wrong(Invariant::NoKill, format!("shrinks while {} is in motion", moving.name));
     }
-    for (generation, pods) in &change.lowered {
-        let raised_at = pool.memory.asked.get(&generation.name).and_then(|asked| asked.raised_at);
-        if raised_at.is_some_and(|at| elapsed(at, now) < spec.scale_down.min_age) {
-            wrong(Invariant::BoundedThrash, format!("takes {pods} pods of {}, raised a moment ago", generation.name));
+}
+
+/// Of our own Deployments, exactly those pods go that are chosen: recorded before, with the sign on them and on no other, idle by
+/// their own word a ping later, old enough, and none that would be taken before them. What is shown of a pool that only observes
+/// was never written on any pod.
+fn chosen_ones_go(change: &Change<'_>, now: Timestamp, found: &mut Findings) {
+    let Change { pool, decision, .. } = change;
+    for (generation, taken) in change.lowered.iter().filter(|(generation, _)| !generation.adopted) {
+        if pool.spec.mode == Mode::Observe {
+            continue;
+        }
+        let name = &generation.name;
+        let mut wrong = |invariant, detail: String| found.add(change.name(), invariant, detail);
+        let rounds = decision.memory.rounds.get(name).zip(pool.memory.rounds.get(name));
+        let Some((round, recorded)) = rounds else {
+            wrong(Invariant::Attribution, format!("takes {taken} pods of {name} and has chosen none"));
+            continue;
+        };
+        if usize::try_from(taken.0) != Ok(round.victims.len()) {
+            wrong(
+                Invariant::Attribution,
+                format!("takes {taken} pods of {name} and has chosen {}", round.victims.len()),
+            );
+        }
+        for victim in &round.victims {
+            let listed = generation.agents.iter().find(|pod| pod.uid == victim.uid && !pod.is_draining);
+            let Some(pod) = listed.filter(|pod| recorded.names(&pod.uid)) else {
+                wrong(Invariant::Attribution, format!("takes {}, which is not there or was not chosen", victim.name));
+                continue;
+            };
+            if elapsed(pod.created_at, now) < pod_age_min(pool) {
+                wrong(Invariant::BoundedThrash, format!("takes {}, made a moment ago", pod.name));
+            }
+            if pod.sign != Sign::Leaving {
+                wrong(Invariant::Attribution, format!("takes {} without its sign", pod.name));
+            }
+            if let Some((invariant, what)) = why_not(pod, recorded, now) {
+                wrong(invariant, format!("takes {}, which {what}", pod.name));
+            }
+        }
+        let last = generation.living().filter(|pod| round.names(&pod.uid)).map(|pod| pod.rank).max();
+        for pod in generation.living().filter(|pod| !round.names(&pod.uid)) {
+            if pod.sign == Sign::Leaving || last.is_some_and(|last| pod.rank < last) {
+                wrong(Invariant::Attribution, format!("{} would go in the place of a chosen one", pod.name));
+            }
+        }
+        let listed = generation.living().filter(|pod| pod.rank < Rank::Ready).count();
+        if usize::try_from(generation.pods.unready.0).is_ok_and(|unready| unready > listed) {
+            wrong(Invariant::Attribution, format!("pods of {name} that nobody knows would go first"));
+        }
+    }
+}
+
+fn pod_age_min(pool: &PoolObservation) -> Duration {
+    pool.spec.scale_down.min_age
+}
+
+/// What stands against taking a pod at this moment, by what its agents say.
+fn why_not(pod: &AgentPod, recorded: &Round, now: Timestamp) -> Option<(Invariant, &'static str)> {
+    match pod.state {
+        AgentState::Busy(_) => Some((Invariant::NoKill, "runs a job")),
+        AgentState::Unknown => Some((Invariant::FailSafe, "does not say whether it runs a job")),
+        AgentState::Starting if pod.is_ready() => Some((Invariant::FailSafe, "is ready and said nothing")),
+        AgentState::Starting => None,
+        AgentState::Idle => {
+            let is_later = |asked_at| elapsed(recorded.since.min(now), asked_at) >= PING && asked_at <= now;
+            (!pod.asked_at.is_some_and(is_later)).then_some((Invariant::NoKill, "was not asked again"))
         }
     }
 }
@@ -305,6 +374,11 @@ fn only_idle_go(queue: &QueueObservation, mode: Mode, changes: &[Change<'_>], no
     let last_lowered = pools.clone().filter_map(|pool| pool.memory.last_lowered()).max();
     let ready = pools.fold(share::standing_for(mode, queue), |sum, pool| sum.plus(pool.ready_agents()));
     let left = ready.minus(gone);
+    // What pods finish on their way out needs no place.
+    let draining = queue.pools.iter().flat_map(|pool| &pool.generations);
+    let draining = draining.flat_map(|generation| &generation.agents).filter(|pod| pod.is_draining);
+    let draining = draining.fold(Agents::ZERO, |sum, pod| sum.plus(pod.state.busy()));
+    let running = good.load.running.agents().minus(draining);
     for change in shrinking {
         if last_lowered.is_some_and(|lowered_at| good.at <= lowered_at.min(now)) {
             found.add(change.name(), Invariant::NoKill, "shrinks by a reading from before the queue last shrank");
@@ -313,8 +387,8 @@ fn only_idle_go(queue: &QueueObservation, mode: Mode, changes: &[Change<'_>], no
             let detail = format!("{gone} ready agents of the queue would go, {} are idle", good.load.idle);
             found.add(change.name(), Invariant::Floor, detail);
         }
-        if left < good.load.running.agents() {
-            let detail = format!("{left} ready agents would be left for {} running jobs", good.load.running);
+        if left < running {
+            let detail = format!("{left} ready agents would be left for {running} running jobs");
             found.add(change.name(), Invariant::Floor, detail);
         }
     }

@@ -8,16 +8,17 @@ use crate::{
     demand::Demand,
     generations::{Aim, Plan, Planner},
     ledger::{self, Audit},
-    limits::{self, Bounds},
+    limits::{self, Bounds, Limited},
     memory::{Memory, Period},
     observation::{PoolObservation, QueueObservation},
-    schedule,
+    protocol, schedule,
     share::{self, Share},
     shrink::{self, Slack},
     spare,
     spec::Mode,
     stabilise::{self, Present},
     trust::Trust,
+    units::Pods,
 };
 
 /// Decides for every pool of the queue; by order, then by name.
@@ -62,6 +63,7 @@ fn decide_pool(
     let mut memory = pool.memory.clone();
     memory.bring_to(now);
     let audit = ledger::audit(pool, &mut memory, now);
+    let spared = protocol::close(pool, &mut memory);
 
     let trust = Trust::of(&queue.reading, spec.stale_after, now);
     let read = demand.load.running.plus(demand.load.scheduled).0;
@@ -87,12 +89,15 @@ fn decide_pool(
     report.add(StepName::Stabilise, raw.0, stable.pods.0, stable.reason.clone());
 
     let limited = limits::limit(&stable, present, bounds, spec, &memory, now);
+    let limited = replacing(pool, limited, bounds.clamp(raw), present, bounds);
     report.add(StepName::Limits, stable.pods.0, limited.goal.0, limited.reason);
 
     let aim = Aim { goal: limited.goal, want: stable.want, max: bounds.max };
     let gate = shrink::gate(pool, trust, &memory, now);
     let plan = Planner { pool, memory: &memory, aim, gate, now }.plan(slack);
     report.add(StepName::Shrink, limited.goal.0, plan.target.0, plan.reason.clone());
+    memory.rounds.clone_from(&plan.rounds);
+    let signs = protocol::signs(pool, &memory.rounds);
 
     if ledger::enter(&plan.intents, spec.mode, &mut memory, now) {
         charge(&mut memory, pool, aim, &plan, now);
@@ -101,10 +106,25 @@ fn decide_pool(
         pool: spec.name.clone(),
         target: plan.target,
         intents: plan.intents,
+        signs,
         foreign: audit.foreign,
+        spared,
         memory,
         report: report.finish(),
     }
+}
+
+/// What is about to go by somebody else's doing is capacity no more: as many are made in its place before Kubernetes does, within
+/// the ceiling, as far as they are wanted now. When it is gone and Kubernetes has made one as well, the surplus goes as others do.
+/// Where something holds back growth itself, that comes first.
+fn replacing(pool: &PoolObservation, limited: Limited, wanted: Pods, present: Present, bounds: Bounds) -> Limited {
+    let leaving = pool.leaving();
+    if leaving.is_zero() || limited.goal < wanted || pool.spec.pause.stops_up() {
+        return limited;
+    }
+    let goal = wanted.plus(leaving).min(bounds.max);
+    let goal = goal.min(present.current.plus(present.room.at_most(goal.minus(present.current))));
+    if goal > limited.goal { Limited { goal, reason: Reason::Replaces { leaving } } } else { limited }
 }
 
 /// What stands, as the later steps see it.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{memory::Memory, spec::PoolName, units::Pods};
+use crate::{memory::Memory, observation::Sign, spec::PoolName, units::Pods};
 
 pub use crate::reason::Reason;
 
@@ -17,8 +17,12 @@ pub struct Decision {
     pub target: Pods,
     /// Writes, in the order in which they are to be made.
     pub intents: Vec<Intent>,
+    /// Signs to put up on pods, the most urgent first; at most [`SIGNS_MAX`], the rest comes in the next tick.
+    pub signs: Vec<SignChange>,
     /// Changes of replicas by somebody else that were noticed just now; each is told once.
     pub foreign: Vec<ForeignChange>,
+    /// Pods that were chosen and stand although as many went; each is told once.
+    pub spared: Vec<Spared>,
     /// To be recorded before the intents are carried out.
     pub memory: Memory,
     /// Why.
@@ -73,6 +77,34 @@ pub struct ForeignChange {
     pub expected: Pods,
     /// What stood there; zero also when the Deployment was gone.
     pub found: Pods,
+}
+
+/// The most signs that are put up for one pool in one tick: two seconds of the usual budget of writes, so that a large pool does
+/// not keep the others waiting.
+pub const SIGNS_MAX: usize = 100;
+
+/// A sign to put up on a pod in place of the one that it has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SignChange {
+    /// Its generation.
+    pub generation: String,
+    /// The pod.
+    pub pod: String,
+    /// Its uid.
+    pub uid: String,
+    /// What it is to have.
+    pub sign: Sign,
+}
+
+/// Pods of a generation that were chosen to go, while others went in their places.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Spared {
+    /// Of which Deployment.
+    pub generation: String,
+    /// The chosen ones that stand, by name.
+    pub pods: Vec<String>,
 }
 
 /// The policy's steps, in their order.
@@ -151,7 +183,10 @@ impl Decision {
     /// Whether the same would be decided for as long as nothing is heard: nothing to do, and nothing that ends with time. A
     /// schedule's hour and a hint's expiry aside.
     pub fn is_calm(&self) -> bool {
-        self.intents.is_empty() && !self.report.entries.iter().any(|entry| entry.reason.ends_with_time())
+        self.intents.is_empty()
+            && self.signs.is_empty()
+            && self.memory.rounds.is_empty()
+            && !self.report.entries.iter().any(|entry| entry.reason.ends_with_time())
     }
 }
 

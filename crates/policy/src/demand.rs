@@ -12,6 +12,11 @@
 //!
 //! `queued = max(scheduled, unsure) + new`: an unsure job that the reading counts is not counted again, and a new one always
 //! is. So a doubled or late event changes nothing, and a lost one costs what one poll costs.
+//!
+//! What our own agents say is newer than the reading. Jobs that pods finish on their way out need no agent any more, so `running`
+//! counts without them; and where more of ours are busy than that, so many of the queued have started since:
+//! `started = max(0, busy - running)`. The larger of the two is what is being served, and not what is busy alone: a job that was
+//! just given to an agent counts as running, while the agent still says that it is idle.
 
 use std::time::Duration;
 
@@ -150,13 +155,16 @@ impl Hinted {
 /// Agents that a queue's jobs want before any limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Demand {
-    /// For jobs that run. `running` as Buildkite counts it, which includes what draining pods still finish: agents cannot be
-    /// asked yet, and too many is the safe side.
+    /// For jobs that run, on whomever's agents, those left out that pods of ours finish on their way out.
     pub busy: Agents,
     /// For jobs that could run now.
     pub queued: Agents,
     /// For a part of the jobs that cannot run yet.
     pub ahead: Agents,
+    /// Jobs that pods of ours finish on their way out.
+    pub draining: Agents,
+    /// Jobs that our agents have begun since the reading.
+    pub started: Agents,
     /// What the last good reading says; nothing without one.
     pub load: Load,
     /// What the hints say.
@@ -177,10 +185,16 @@ impl Demand {
         let unsatisfiable = unsatisfiable::of(queue);
         let scheduled = load.scheduled.minus(unsatisfiable.map_or(Jobs::ZERO, |found| found.jobs));
         let weight = queue.pools.iter().map(|pool| pool.spec.waiting_weight).max().unwrap_or(Fraction::ZERO);
+        let draining = queue.draining_busy_agents();
+        let running = load.running.agents().minus(draining);
+        let busy = running.max(queue.busy_agents());
+        let started = busy.minus(running);
         Self {
-            busy: load.running.agents(),
-            queued: scheduled.max(hinted.unsure).plus(hinted.new).agents(),
+            busy,
+            queued: scheduled.max(hinted.unsure).plus(hinted.new).agents().minus(started),
             ahead: Agents(weight.of_rounded_up(load.waiting.0)),
+            draining,
+            started,
             load,
             hinted,
             unsatisfiable,
@@ -204,6 +218,8 @@ impl Demand {
             new: self.hinted.new,
             unmatched: self.hinted.unmatched,
             ahead: self.ahead,
+            started: self.started,
+            draining: self.draining,
         }
     }
 }

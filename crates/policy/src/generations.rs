@@ -1,16 +1,19 @@
-//! Step 8, second half: which Deployment grows, shrinks, or goes for good.
+//! Step 8, third part: which Deployment grows, shrinks, or goes for good.
 //!
 //! Only the wanted generation grows. A pool whose definition changed *rolls*: the new generation comes up beside the old one
 //! by a surge, and the old one goes, idle pods first, as new pods become ready. A roll replaces, it does not shrink, so
 //! window, cooldown and step of the shrink do not apply to it; trust, pause, rest and `minAge` do. What is busy is waited for.
+
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
 use crate::{
     breaker::Room,
     decision::{Intent, Reason},
-    memory::Memory,
+    memory::{Memory, Round},
     observation::{Generation, PoolObservation},
+    protocol::Rounds,
     shrink::{self, Slack},
     spec::{Pause, Percent},
     units::Pods,
@@ -25,6 +28,8 @@ pub(crate) struct Plan {
     pub intents: Vec<Intent>,
     pub target: Pods,
     pub reason: Reason,
+    /// Which pods are chosen to go.
+    pub rounds: BTreeMap<String, Round>,
 }
 
 /// What the plan is made for.
@@ -59,31 +64,41 @@ impl<'a> Planner<'a> {
     /// Plans the writes.
     pub(crate) fn plan(self, slack: &mut Slack) -> Plan {
         let current = self.pool.replicas();
+        let mut rounds = Rounds::of(self.memory);
         let Some(wanted) = self.pool.wanted_generation.as_deref() else {
-            return Plan { intents: Vec::new(), target: current, reason: Reason::DefinitionBroken };
+            let rounds = rounds.remember(self.pool, false);
+            return Plan { intents: Vec::new(), target: current, reason: Reason::DefinitionBroken, rounds };
         };
         let new = self.pool.generation(wanted);
         let old: Vec<&Generation> = self.pool.generations.iter().filter(|other| other.name != wanted).collect();
 
         let moves = if self.pool.is_rolling() {
-            self.roll(new, &old, current, slack)
+            self.roll(new, &old, current, slack, &mut rounds)
         } else {
-            self.resize(new, current, slack)
+            self.resize(new, current, slack, &mut rounds)
         };
         let taken = moves.taken.iter().fold(Pods::ZERO, |sum, (_, pods)| sum.plus(*pods));
         Plan {
             target: current.minus(taken).plus(moves.grown),
             intents: self.write(wanted, new, &old, &moves),
             reason: moves.reason,
+            rounds: rounds.remember(self.pool, self.is_held(current)),
         }
     }
 
+    /// Whether fewer are wanted, and only for now nothing can be done about it.
+    fn is_held(&self, current: Pods) -> bool {
+        let is_wanted = self.aim.goal < current || (self.pool.is_rolling() && !self.pool.spec.pause.stops_down());
+        let is_passing = matches!(self.gate, Err(Reason::InMotion { .. } | Reason::ReadingPredatesChange { .. }));
+        is_wanted && is_passing
+    }
+
     /// One generation: it grows to the goal, or shrinks towards it.
-    fn resize(&self, new: Option<&'a Generation>, current: Pods, slack: &mut Slack) -> Moves<'a> {
+    fn resize(&self, new: Option<&'a Generation>, current: Pods, slack: &mut Slack, rounds: &mut Rounds) -> Moves<'a> {
         let mut moves = Moves { taken: Vec::new(), grown: self.aim.goal.minus(current), reason: Reason::Unchanged };
         let wish = current.minus(self.aim.goal);
         if let (Some(new), false) = (new, wish.is_zero()) {
-            match self.gate.clone().and_then(|()| self.take(slack, new, wish)) {
+            match self.gate.clone().and_then(|()| self.take(slack, rounds, new, wish)) {
                 Ok(taken) if taken < wish => {
                     moves.reason = Reason::OnlyIdleGo { wanted_away: wish, gone: taken };
                     moves.taken.push((new, taken));
@@ -96,7 +111,14 @@ impl<'a> Planner<'a> {
     }
 
     /// Two generations or more.
-    fn roll(&self, new: Option<&'a Generation>, old: &[&'a Generation], current: Pods, slack: &mut Slack) -> Moves<'a> {
+    fn roll(
+        &self,
+        new: Option<&'a Generation>,
+        old: &[&'a Generation],
+        current: Pods,
+        slack: &mut Slack,
+        rounds: &mut Rounds,
+    ) -> Moves<'a> {
         let Aim { goal, want, max } = self.aim;
         let old_pods = old.iter().fold(Pods::ZERO, |sum, generation| sum.plus(generation.replicas));
         let new_pods = new.map_or(Pods::ZERO, |new| new.replicas);
@@ -125,7 +147,7 @@ impl<'a> Planner<'a> {
                 if wish.is_zero() {
                     break;
                 }
-                match self.take(slack, generation, wish) {
+                match self.take(slack, rounds, generation, wish) {
                     Ok(taken) => {
                         moves.taken.push((generation, taken));
                         (surplus, left) = (surplus.minus(taken), left.minus(taken));
@@ -135,7 +157,7 @@ impl<'a> Planner<'a> {
             }
             let wish = new_pods.minus(want).min(current.minus(goal));
             if let (Some(new), false) = (new, wish.is_zero()) {
-                match self.take(slack, new, wish) {
+                match self.take(slack, rounds, new, wish) {
                     Ok(taken) => {
                         moves.taken.push((new, taken));
                         left = left.minus(taken);
@@ -158,8 +180,14 @@ impl<'a> Planner<'a> {
         moves
     }
 
-    fn take(&self, slack: &mut Slack, generation: &Generation, wish: Pods) -> Result<Pods, Reason> {
-        shrink::take(slack, generation, wish, &self.pool.spec, self.memory, self.now)
+    fn take(
+        &self,
+        slack: &mut Slack,
+        rounds: &mut Rounds,
+        generation: &Generation,
+        wish: Pods,
+    ) -> Result<Pods, Reason> {
+        shrink::take(slack, rounds, generation, wish, &self.pool.spec, self.now)
     }
 
     /// What goes first, so that the sum is at no moment above `max`; then growth, then what is empty. A crash in between is

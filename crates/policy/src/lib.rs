@@ -33,6 +33,7 @@ pub mod demand;
 pub mod hints;
 pub mod memory;
 pub mod observation;
+pub mod protocol;
 pub mod rules;
 #[cfg(feature = "saboteurs")]
 pub mod saboteur;

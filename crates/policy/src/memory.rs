@@ -56,6 +56,9 @@ pub struct Memory {
     /// Pods of the wanted generation that fail.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failing: Option<Failing>,
+    /// For each generation, the pods that are chosen to go.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub rounds: BTreeMap<String, Round>,
 }
 
 impl Memory {
@@ -88,6 +91,7 @@ impl Memory {
             .for_each(bring);
         [&mut self.up_period, &mut self.down_period].into_iter().flatten().for_each(|period| bring(&mut period.start));
         self.foreign.iter_mut().for_each(bring);
+        self.rounds.values_mut().for_each(|round| bring(&mut round.since));
         self.peaks.iter_mut().for_each(|peak| bring(&mut peak.until));
         // Peaks that now end together: the larger one, which comes first, says it all.
         self.peaks.dedup_by(|later, earlier| later.until <= earlier.until);
@@ -121,6 +125,50 @@ impl Failing {
     pub fn holds(&self, failing: Pods) -> bool {
         failing > self.tolerated
     }
+}
+
+/// The most pods that are chosen at once. Their names are kept in the pool's status, a hundred bytes each; and a pool that
+/// has more to give has given these within half a minute.
+pub const VICTIMS_MAX: usize = 50;
+
+/// Pods of one generation that are chosen to go, from the choice until they are gone: see [`protocol`](crate::protocol).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Round {
+    /// When they were chosen.
+    pub since: Timestamp,
+    /// Which, by name; at most [`VICTIMS_MAX`].
+    pub victims: Vec<Victim>,
+    /// What replicas were to be lowered from and to for them, once that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lowered: Option<Lowered>,
+}
+
+impl Round {
+    /// Whether this pod is one of them.
+    pub fn names(&self, uid: &str) -> bool {
+        self.victims.iter().any(|victim| victim.uid == uid)
+    }
+}
+
+/// A pod that is chosen.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Victim {
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+}
+
+/// Replicas as they were lowered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Lowered {
+    /// From.
+    pub from: Pods,
+    /// To.
+    pub to: Pods,
 }
 
 /// A want and the last instant it held.

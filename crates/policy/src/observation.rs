@@ -29,6 +29,18 @@ pub struct QueueObservation {
     pub watch: Watch,
 }
 
+impl QueueObservation {
+    /// Agents of ours with a job, by their own word, in pods that are not going.
+    pub fn busy_agents(&self) -> Agents {
+        self.pools.iter().map(PoolObservation::busy_agents).fold(Agents::ZERO, Agents::plus)
+    }
+
+    /// The same in pods that are going.
+    pub fn draining_busy_agents(&self) -> Agents {
+        self.pools.iter().map(PoolObservation::draining_busy_agents).fold(Agents::ZERO, Agents::plus)
+    }
+}
+
 /// The load of a queue as Buildkite counts it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -167,6 +179,21 @@ impl PoolObservation {
         self.generations.iter().find(|generation| generation.name == name)
     }
 
+    /// Agents with a job, by their own word, in pods that are not going.
+    pub fn busy_agents(&self) -> Agents {
+        self.generations.iter().map(Generation::busy_agents).fold(Agents::ZERO, Agents::plus)
+    }
+
+    /// The same in pods that are going.
+    pub fn draining_busy_agents(&self) -> Agents {
+        self.generations.iter().map(Generation::draining_busy_agents).fold(Agents::ZERO, Agents::plus)
+    }
+
+    /// Pods that are about to go by somebody else's doing.
+    pub fn leaving(&self) -> Pods {
+        self.sum(|generation| generation.pods.leaving)
+    }
+
     fn sum(&self, count: impl Fn(&Generation) -> Pods) -> Pods {
         self.generations.iter().map(count).fold(Pods::ZERO, Pods::plus)
     }
@@ -186,9 +213,26 @@ pub struct Generation {
     pub settled: bool,
     /// Its pods.
     pub pods: PodCounts,
+    /// Its pods one by one, by name. What is counted above and not listed here is not known; of an adopted Deployment none is.
+    pub agents: Vec<AgentPod>,
 }
 
 impl Generation {
+    /// The pods that are not going.
+    pub fn living(&self) -> impl Iterator<Item = &AgentPod> {
+        self.agents.iter().filter(|pod| !pod.is_draining)
+    }
+
+    /// Agents with a job, by their own word, in the pods that are not going.
+    pub fn busy_agents(&self) -> Agents {
+        sum_busy(self.living())
+    }
+
+    /// The same of the pods that are going.
+    pub fn draining_busy_agents(&self) -> Agents {
+        sum_busy(self.agents.iter().filter(|pod| pod.is_draining))
+    }
+
     /// Whether nothing is in motion, and the pods that are counted are those that are asked for.
     pub fn is_at_rest(&self) -> bool {
         self.settled && self.replicas == self.pods.living()
@@ -198,6 +242,104 @@ impl Generation {
     pub fn is_empty(&self) -> bool {
         self.is_at_rest() && self.replicas.is_zero() && self.pods.draining.is_zero()
     }
+}
+
+fn sum_busy<'a>(pods: impl Iterator<Item = &'a AgentPod>) -> Agents {
+    pods.map(|pod| pod.state.busy()).fold(Agents::ZERO, Agents::plus)
+}
+
+/// One pod with what its agents said last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentPod {
+    /// Its name.
+    pub name: String,
+    /// Its uid: a pod that was made anew under the same name is another one.
+    pub uid: String,
+    /// What its agents do.
+    pub state: AgentState,
+    /// Since when that has been known to be so.
+    pub since: Timestamp,
+    /// When it said so last. Only of pods that are [chosen](crate::memory::Round): of all others it would make every tick news.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_at: Option<Timestamp>,
+    /// How far it has come.
+    pub rank: Rank,
+    /// Whether it has a deletion timestamp.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub is_draining: bool,
+    /// Whether it is about to go although it has none yet: it is being evicted, or its node is silent.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub is_leaving: bool,
+    /// Its node, once it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// When it was created, by the API server's clock.
+    pub created_at: Timestamp,
+    /// What is written on it.
+    pub sign: Sign,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+const fn is_false(is_so: &bool) -> bool {
+    !*is_so
+}
+
+impl AgentPod {
+    /// Whether Kubernetes calls it ready.
+    pub fn is_ready(&self) -> bool {
+        self.rank == Rank::Ready
+    }
+}
+
+/// How far a pod has come, in the order in which a `ReplicaSet` takes pods whatever is written on them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Rank {
+    /// It has no node yet.
+    Unassigned,
+    /// Its phase is `Pending`.
+    Pending,
+    /// It runs and is not ready.
+    Unready,
+    /// It is ready.
+    Ready,
+}
+
+/// What the agents of a pod do, by their own word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AgentState {
+    /// So many run a job.
+    Busy(Agents),
+    /// All of them are without a job. One that was just given a job says so as well, for up to two ping intervals.
+    Idle,
+    /// The pod is not ready and nothing listens in it: its agents are not registered, or not any more.
+    Starting,
+    /// They did not answer, or not so that it is understood.
+    Unknown,
+}
+
+impl AgentState {
+    /// Agents with a job.
+    pub const fn busy(self) -> Agents {
+        match self {
+            Self::Busy(agents) => agents,
+            Self::Idle | Self::Starting | Self::Unknown => Agents::ZERO,
+        }
+    }
+}
+
+/// What is written on a pod, for the `ReplicaSet` controller and for those who take nodes away. The order is the one in which
+/// signs are put up when not all can be at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Sign {
+    /// Busy: not to be evicted, and the last to be taken.
+    Busy,
+    /// Chosen: the first to be taken.
+    Leaving,
+    /// Nothing.
+    Plain,
+    /// Something of them, but not all, or somebody else's.
+    Mixed,
 }
 
 /// The pods of one generation as Kubernetes shows them.
@@ -213,6 +355,8 @@ pub struct PodCounts {
     pub unscheduled: Pods,
     /// Ready.
     pub ready: Pods,
+    /// Of all that live, those that are about to go by somebody else's doing: capacity no more.
+    pub leaving: Pods,
     /// With a deletion timestamp; no longer capacity.
     pub draining: Pods,
 }

@@ -28,7 +28,16 @@ pub enum Reason {
     ReadingFromFuture { ahead: Duration },
 
     /// Demand: what it is made of.
-    Jobs { running: Jobs, scheduled: Jobs, unsure: Jobs, new: Jobs, unmatched: Jobs, ahead: Agents },
+    Jobs {
+        running: Jobs,
+        scheduled: Jobs,
+        unsure: Jobs,
+        new: Jobs,
+        unmatched: Jobs,
+        ahead: Agents,
+        started: Agents,
+        draining: Agents,
+    },
 
     /// Demand: jobs that no agent takes are left out of it.
     Unsatisfiable { jobs: Jobs, running: Jobs, queued: Agents, ahead: Agents },
@@ -63,6 +72,8 @@ pub enum Reason {
     DownStep { wanted: Pods, step: Pods },
     /// Limits: more of the same would fail as well.
     PodsFailing { wanted: Pods, failing: Pods },
+    /// Limits: what is about to go is replaced at once.
+    Replaces { leaving: Pods },
     /// Limits: enough pods wait for a node.
     NodesAwaited { wanted: Pods, unscheduled: Pods },
     /// Limits: a person stopped growth.
@@ -78,8 +89,16 @@ pub enum Reason {
     InMotion { generation: String },
     /// Shrink: no reading can know our last change yet.
     ReadingPredatesChange { changed_at: Timestamp },
-    /// Shrink: pods of ours may be younger than `minAge`.
+    /// Shrink: pods are younger than `minAge`.
     TooYoung { generation: String, remaining: Duration },
+    /// Shrink: pods are chosen; it is not yet written on them.
+    Choosing { chosen: Pods },
+    /// Shrink: the chosen ones are asked once more before they are taken.
+    AskingAgain { chosen: Pods },
+    /// Shrink: a pod that may be busy is not ready, and so would be taken before any other.
+    UnreadyStays { generation: String },
+    /// Shrink: agents that do not answer are not taken.
+    AgentsUnknown { wanted_away: Pods, unknown: Pods },
     /// Shrink: pods that are not ready may be running a job.
     ReadyCannotHoldRunning { ready: Agents, running: Agents },
     /// Shrink: nobody is idle.
@@ -120,6 +139,7 @@ impl Reason {
             Self::UpStep { .. } => "UpStep",
             Self::DownStep { .. } => "DownStep",
             Self::PodsFailing { .. } => "PodsFailing",
+            Self::Replaces { .. } => "Replaces",
             Self::NodesAwaited { .. } => "NodesAwaited",
             Self::PausedUp { .. } => "PausedUp",
             Self::PausedDown { .. } => "PausedDown",
@@ -128,6 +148,10 @@ impl Reason {
             Self::InMotion { .. } => "InMotion",
             Self::ReadingPredatesChange { .. } => "ReadingPredatesChange",
             Self::TooYoung { .. } => "TooYoung",
+            Self::Choosing { .. } => "Choosing",
+            Self::AskingAgain { .. } => "AskingAgain",
+            Self::UnreadyStays { .. } => "UnreadyStays",
+            Self::AgentsUnknown { .. } => "AgentsUnknown",
             Self::ReadyCannotHoldRunning { .. } => "ReadyCannotHoldRunning",
             Self::NoneIdle { .. } => "NoneIdle",
             Self::OnlyIdleGo { .. } => "OnlyIdleGo",
@@ -167,6 +191,9 @@ impl Reason {
                 | Self::InMotion { .. }
                 | Self::ReadingPredatesChange { .. }
                 | Self::TooYoung { .. }
+                | Self::Choosing { .. }
+                | Self::AskingAgain { .. }
+                | Self::UnreadyStays { .. }
                 | Self::Rolling { .. }
                 | Self::RollWaitsForReady { .. }
         )
@@ -190,6 +217,9 @@ impl Reason {
                 | Self::ReadyCannotHoldRunning { .. }
                 | Self::NoneIdle { .. }
                 | Self::OnlyIdleGo { .. }
+                | Self::UnreadyStays { .. }
+                | Self::AgentsUnknown { .. }
+                | Self::Replaces { .. }
                 | Self::DefinitionBroken
                 | Self::RollWaitsForReady { .. }
                 | Self::RollPaused { .. }
@@ -230,8 +260,14 @@ impl fmt::Display for Reason {
                 Short(*ahead)
             ),
 
-            Self::Jobs { running, scheduled, unsure, new, unmatched, ahead } => {
+            Self::Jobs { running, scheduled, unsure, new, unmatched, ahead, started, draining } => {
                 write!(f, "{running} jobs run and {scheduled} wait for an agent")?;
+                if !started.is_zero() {
+                    write!(f, "; {started} of those that waited have started since")?;
+                }
+                if !draining.is_zero() {
+                    write!(f, "; {draining} are finished by agents on their way out")?;
+                }
                 if !unsure.is_zero() || !new.is_zero() {
                     write!(f, "; events tell of {new} newer ones, and of {unsure} that may be among them")?;
                 }
@@ -290,6 +326,9 @@ impl fmt::Display for Reason {
                 "{wanted} pods are wanted, but {failing} fail and none has become ready since; the pool grows on as soon as one \
                  does: the condition PodsFailing says what is wrong with them"
             ),
+            Self::Replaces { leaving } => {
+                write!(f, "{leaving} pods are about to go (evicted, or their node is silent), so as many more are made at once")
+            }
             Self::NodesAwaited { wanted, unscheduled } => write!(
                 f,
                 "{wanted} pods are wanted, and {unscheduled} wait for a node already; more come as those find one: look at what \
@@ -318,8 +357,22 @@ impl fmt::Display for Reason {
             }
             Self::TooYoung { generation, remaining } => write!(
                 f,
-                "pods of Deployment {generation} may be younger than minAge; waits {} more",
+                "idle pods of Deployment {generation} are younger than minAge; waits {} more",
                 Short(*remaining)
+            ),
+            Self::Choosing { chosen } => write!(f, "{chosen} pods are chosen to go, which is now written on them"),
+            Self::AskingAgain { chosen } => {
+                write!(f, "{chosen} pods are chosen to go; they are asked once more whether they are still idle")
+            }
+            Self::UnreadyStays { generation } => write!(
+                f,
+                "a pod of Deployment {generation} is not ready and may be busy or is younger than minAge; Kubernetes would take it \
+                 before the idle ones, so it is waited for"
+            ),
+            Self::AgentsUnknown { wanted_away, unknown } => write!(
+                f,
+                "{wanted_away} pods could go, but {unknown} do not say whether they are busy, and such are never taken; the \
+                 condition AgentsUnknown says what keeps them from answering"
             ),
             Self::ReadyCannotHoldRunning { ready, running } => write!(
                 f,
@@ -331,7 +384,7 @@ impl fmt::Display for Reason {
             ),
             Self::OnlyIdleGo { wanted_away, gone } => write!(
                 f,
-                "{wanted_away} pods could go; {gone} of them are idle, the others wait for jobs to finish"
+                "{wanted_away} pods could go, of which {gone} go now; the others were busy when these were chosen, or come next"
             ),
             Self::DefinitionBroken => f.write_str(
                 "the pod definition cannot be rendered, so what stands is kept as it is; the pool's conditions say what is wrong",

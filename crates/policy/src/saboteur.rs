@@ -9,7 +9,8 @@ use crate::{
     decide,
     decision::{Decision, Intent},
     memory::{Asked, Peak, Unsatisfiable},
-    observation::{GoodReading, Load, PoolObservation, QueueObservation},
+    observation::{AgentPod, AgentState, GoodReading, Load, PoolObservation, QueueObservation},
+    protocol::PING,
     units::{Jobs, Pods},
 };
 
@@ -34,11 +35,21 @@ pub enum Saboteur {
     TakesBusyForStuck,
     /// Does not look at what becomes of the pods it makes.
     GrowsOnFailures,
+    /// Takes busy agents for idle ones.
+    PicksBusy,
+    /// Takes agents that do not answer for idle ones.
+    PicksUnknown,
+    /// Takes what is chosen as soon as that is written on it.
+    SkipsTheSecondAsk,
+    /// Takes more pods than it has chosen.
+    TakesOneMore,
+    /// Says nothing of the pods that went in the places of the chosen ones.
+    HidesTheOthers,
 }
 
 impl Saboteur {
     /// All.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 14] = [
         Self::ObeysMaxAtOnce,
         Self::CountsEveryEvent,
         Self::AtMostDoubles,
@@ -48,6 +59,11 @@ impl Saboteur {
         Self::ForgetsToWait,
         Self::TakesBusyForStuck,
         Self::GrowsOnFailures,
+        Self::PicksBusy,
+        Self::PicksUnknown,
+        Self::SkipsTheSecondAsk,
+        Self::TakesOneMore,
+        Self::HidesTheOthers,
     ];
 
     /// The invariant that the mistake breaks.
@@ -56,7 +72,9 @@ impl Saboteur {
             Self::ObeysMaxAtOnce => Invariant::Floor,
             Self::CountsEveryEvent | Self::TakesBusyForStuck => Invariant::CountOnce,
             Self::AtMostDoubles => Invariant::Progress,
-            Self::BelievesOldReadings | Self::TakesMissingForZero => Invariant::FailSafe,
+            Self::BelievesOldReadings | Self::TakesMissingForZero | Self::PicksUnknown => Invariant::FailSafe,
+            Self::PicksBusy | Self::SkipsTheSecondAsk => Invariant::NoKill,
+            Self::TakesOneMore | Self::HidesTheOthers => Invariant::Attribution,
             Self::RestartsTheWindow | Self::GrowsOnFailures => Invariant::BoundedWaste,
             Self::ForgetsToWait => Invariant::BoundedThrash,
         }
@@ -112,7 +130,21 @@ impl Saboteur {
                     }
                 }
             }
-            Self::ObeysMaxAtOnce | Self::AtMostDoubles | Self::RestartsTheWindow => {}
+            Self::PicksBusy => mistake(queue, |state| matches!(state, AgentState::Busy(_))),
+            Self::PicksUnknown => mistake(queue, |state| state == AgentState::Unknown),
+            Self::SkipsTheSecondAsk => {
+                for round in queue.pools.iter_mut().flat_map(|pool| pool.memory.rounds.values_mut()) {
+                    round.since = now.checked_sub(PING).unwrap_or(now);
+                }
+                for pod in pods(queue).filter(|pod| pod.asked_at.is_some()) {
+                    pod.asked_at = Some(now);
+                }
+            }
+            Self::ObeysMaxAtOnce
+            | Self::AtMostDoubles
+            | Self::RestartsTheWindow
+            | Self::TakesOneMore
+            | Self::HidesTheOthers => {}
         }
     }
 
@@ -140,7 +172,25 @@ impl Saboteur {
                     decision.memory.peaks = vec![Peak { until: now, want }];
                 }
             }
-            Self::CountsEveryEvent
+            Self::SkipsTheSecondAsk => {
+                for (name, round) in &mut decision.memory.rounds {
+                    if let Some(recorded) = pool.memory.rounds.get(name) {
+                        round.since = recorded.since;
+                    }
+                }
+            }
+            Self::TakesOneMore => {
+                if let [Intent::Scale { generation, from, to }] = decision.intents.as_slice()
+                    && to < from
+                {
+                    let (generation, from, to) = (generation.clone(), *from, to.minus(Pods(1)));
+                    rewrite(decision, &generation, from, to);
+                }
+            }
+            Self::HidesTheOthers => decision.spared.clear(),
+            Self::PicksBusy
+            | Self::PicksUnknown
+            | Self::CountsEveryEvent
             | Self::BelievesOldReadings
             | Self::TakesMissingForZero
             | Self::ForgetsToWait
@@ -148,6 +198,15 @@ impl Saboteur {
             | Self::GrowsOnFailures => {}
         }
     }
+}
+
+fn pods(queue: &mut QueueObservation) -> impl Iterator<Item = &mut AgentPod> {
+    queue.pools.iter_mut().flat_map(|pool| &mut pool.generations).flat_map(|generation| &mut generation.agents)
+}
+
+/// Takes pods that are in such a state for idle ones.
+fn mistake(queue: &mut QueueObservation, is_mistaken: impl Fn(AgentState) -> bool) {
+    pods(queue).filter(|pod| is_mistaken(pod.state)).for_each(|pod| pod.state = AgentState::Idle);
 }
 
 /// Makes the decision this one write.

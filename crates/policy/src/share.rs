@@ -1,8 +1,8 @@
 //! Step 3: each pool's part of the queue's demand.
 //!
-//! First what runs stays where it runs, then the rest goes to the pools in their order, each up to what it may grow to. How
-//! many of a pool's own agents are busy is not known yet, only the queue's sum; so running jobs are placed on ready pods
-//! first, in order, then on pods that are not ready, and what is left counts with the rest.
+//! First what runs stays where it runs, then the rest goes to the pools in their order, each up to what it may grow to. What
+//! agents say themselves comes first; running jobs beyond that, of which nobody says where they are, are placed on ready pods
+//! in order, then on pods that are not ready, and what is left counts with the rest.
 //!
 //! Pools that only observe never take from pools that act: they decide as though all pools acted, while the pools that act
 //! count the ready agents of the others as standing ones, since nobody here can move them.
@@ -81,7 +81,9 @@ fn part(demand: &Demand, standing: Agents, pools: &[&PoolObservation], takes_par
     let mut running = demand.busy.minus(standing.minus(waiting));
     let mut rest = waiting.minus(standing);
 
-    let mut given = vec![Agents::ZERO; pools.len()];
+    let mut given: Vec<Agents> =
+        pools.iter().map(|pool| if takes_part(pool.spec.mode) { pool.busy_agents() } else { Agents::ZERO }).collect();
+    running = running.minus(given.iter().copied().fold(Agents::ZERO, Agents::plus));
     let mut place = |amount: &mut Agents, room: fn(&PoolObservation) -> Agents| {
         for (pool, given) in pools.iter().zip(&mut given).filter(|(pool, _)| takes_part(pool.spec.mode)) {
             let taken = room(pool).minus(*given).min(*amount);

@@ -1,21 +1,20 @@
-//! Step 8, first half: what may go at all, and how much of it.
+//! Step 8, first part: what may go at all, and how much of it.
 //!
-//! Which agents of ours are busy is not known from here; the reading knows how many of the queue are idle. So pods go only
-//! while nothing is in motion, only as many as the reading says are idle beyond the jobs about to start, and never so many
-//! that the ready ones left could not hold everything that runs. Which pods go is the `ReplicaSet`'s choice, and it takes pods
-//! that are not ready first: those need no word of the reading, provided that the ready ones alone can hold what runs, since
-//! then even a busy pod whose readiness flaps has somewhere to be counted.
-
-use std::time::Duration;
+//! Pods go only while nothing is in motion, only as many as the reading says are idle beyond the jobs about to start, and never so
+//! many that the ready ones left could not hold everything that runs. Which ones is the matter of [`protocol`]: what an
+//! agent says of itself can only make fewer of them go.
+//!
+//! Pods that are not ready need no word of the reading, provided that the ready ones alone can hold what runs, since then even a
+//! busy pod whose readiness flaps has somewhere to be counted.
 
 use jiff::Timestamp;
 
 use crate::{
-    age::elapsed,
     decision::Reason,
     demand::{Demand, METRICS_STALENESS},
     memory::Memory,
     observation::{Generation, GoodReading, PoolObservation, QueueObservation},
+    protocol::{self, Offer, Rounds, Turn},
     share::standing_for,
     spec::{Mode, PoolSpec},
     trust::Trust,
@@ -83,8 +82,8 @@ impl Slack {
         self.idle.minus(self.ready.minus(own)) >= own
     }
 
-    /// Takes up to `wish` pods of a generation out of the slack.
-    fn take(&mut self, generation: &Generation, wish: Pods, spec: &PoolSpec) -> Result<Pods, Reason> {
+    /// What a generation may give of `wish` pods.
+    fn offer(&self, generation: &Generation, wish: Pods, spec: &PoolSpec) -> Result<Offer, Reason> {
         self.is_current.clone()?;
         if self.ready < self.running {
             return Err(Reason::ReadyCannotHoldRunning { ready: self.ready, running: self.running });
@@ -93,38 +92,55 @@ impl Slack {
         if generation.adopted && !self.holds_only_idle(per_pod.agents_in(generation.pods.ready)) {
             return Err(Reason::NoneIdle { wanted_away: wish, idle: self.idle });
         }
-        let unready = wish.min(generation.pods.unready);
-        let ready = wish
-            .minus(unready)
-            .min(generation.pods.ready)
-            .min(per_pod.pods_filled(self.idle))
-            .min(per_pod.pods_filled(self.ready.minus(self.running)));
-        let agents = per_pod.agents_in(ready);
+        let ready = per_pod.pods_filled(self.idle).min(per_pod.pods_filled(self.ready.minus(self.running)));
+        Ok(Offer { wish, ready: ready.min(generation.pods.ready), idle: self.idle })
+    }
+
+    /// So many ready pods are given away, or about to be.
+    fn give(&mut self, ready: Pods, spec: &PoolSpec) {
+        let agents = spec.agents_per_pod.agents_in(ready);
         self.idle = self.idle.minus(agents);
         self.ready = self.ready.minus(agents);
-        let taken = unready.plus(ready);
-        if taken.is_zero() { Err(Reason::NoneIdle { wanted_away: wish, idle: self.idle }) } else { Ok(taken) }
     }
 }
 
-/// Takes up to `wish` pods of a generation whose pods are old enough.
+/// Takes up to `wish` pods of a generation: those that may go at this moment, or what stands against it. What is chosen on the
+/// way there stands in `rounds`.
 pub(crate) fn take(
     slack: &mut Slack,
+    rounds: &mut Rounds,
     generation: &Generation,
     wish: Pods,
     spec: &PoolSpec,
-    memory: &Memory,
     now: Timestamp,
 ) -> Result<Pods, Reason> {
-    if let Some(remaining) = too_young(generation, spec, memory, now) {
-        return Err(Reason::TooYoung { generation: generation.name.clone(), remaining });
+    let offer = match slack.offer(generation, wish, spec) {
+        Ok(offer) => offer,
+        Err(reason) => {
+            // It passes with the next reading, so what is chosen stays so.
+            if matches!(reason, Reason::ReadingPredatesChange { .. }) {
+                rounds.hold(&generation.name);
+            }
+            return Err(reason);
+        }
+    };
+    if generation.adopted {
+        // It is emptied by numbers alone: which of its pods go is not ours to choose.
+        let unready = wish.min(generation.pods.unready);
+        let ready = wish.minus(unready).min(offer.ready);
+        slack.give(ready, spec);
+        let taken = unready.plus(ready);
+        return if taken.is_zero() { Err(Reason::NoneIdle { wanted_away: wish, idle: offer.idle }) } else { Ok(taken) };
     }
-    slack.take(generation, wish, spec)
-}
-
-/// How long until every pod of our making is older than `minAge`. Single pods cannot be told apart here, so one raise makes
-/// a whole generation wait.
-fn too_young(generation: &Generation, spec: &PoolSpec, memory: &Memory, now: Timestamp) -> Option<Duration> {
-    let raised_at = memory.asked.get(&generation.name)?.raised_at?;
-    spec.scale_down.min_age.checked_sub(elapsed(raised_at, now)).filter(|remaining| !remaining.is_zero())
+    if spec.mode == Mode::Observe {
+        // Nothing is ever written on its pods, so what is shown is the end of it.
+        let chosen = protocol::choose(generation, offer, spec.scale_down.min_age, now)?;
+        slack.give(chosen.ready, spec);
+        return Ok(chosen.pods());
+    }
+    let Turn { round, ready, outcome } =
+        protocol::go_on(generation, rounds.before.get(&generation.name), offer, spec.scale_down.min_age, now);
+    slack.give(ready, spec);
+    rounds.touched(&generation.name, round);
+    outcome
 }

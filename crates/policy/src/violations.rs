@@ -4,9 +4,13 @@
 //!
 //! - **count once** compares the demand of a tick with the [`Truth`] that a model world knows;
 //! - **progress** and **bounded waste** look at each stretch in which what a pool wants does not change;
-//! - **bounded thrash** keeps an account of every pod of our making, youngest first to go, as a `ReplicaSet` would have it.
+//! - **attribution** keeps an account of the pods that stood when replicas were lowered, and looks which of them are left.
 
-use std::{cmp::Ordering, collections::BTreeMap, time::Duration};
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 
@@ -15,13 +19,17 @@ use crate::{
     check::{Invariant, Violation, check},
     decision::{Decision, Intent, Reason, StepName},
     limits::Bounds,
-    memory::Memory,
-    observation::{PoolObservation, QueueObservation},
+    memory::{Memory, VICTIMS_MAX},
+    observation::{Generation, PoolObservation, QueueObservation},
+    protocol::PING,
     schedule,
     spec::{Mode, PoolName, PoolSpec, Step},
     stabilise,
     units::{Agents, AgentsPerPod, Pods},
 };
+
+/// What a round takes besides a step's own wait: the second answer, the sign and the pods' going, each of which is a tick or two.
+const ROUND: Duration = Duration::from_secs(PING.as_secs() + 20);
 
 /// Steps after which a deadline is not worked out any further: a pool that needs more is not measured.
 const STEPS_MAX: u32 = 10_000;
@@ -60,6 +68,8 @@ pub struct Truth {
     pub finished: Agents,
     /// Jobs that no agent takes, whatever the pools do: they may be left out.
     pub unsatisfiable: Agents,
+    /// Jobs that agents on their way out run, or have just finished: they may be left out.
+    pub draining: Agents,
 }
 
 /// Everything that is wrong with a history.
@@ -84,8 +94,8 @@ pub fn violations(history: &History) -> Vec<Violation> {
 
 /// Invariant 3, for one tick.
 ///
-/// With M the jobs within the margin, L those untold, U those that no agent takes and F those finished since the reading's
-/// numbers were taken: `truth - (M + L + U) <= demand <= truth + M + F`. Once the queue has been quiet for a poll, M, L and F are zero, and
+/// With M the jobs within the margin, L those untold, U those that no agent takes, D those of agents on their way out and F those
+/// finished since the reading's numbers were taken: `truth - (M + L + U + D) <= demand <= truth + M + F`. Once the queue has been quiet for a poll, M, L and F are zero, and
 /// the demand is the truth, with or without U.
 fn miscounted(tick: &Tick) -> Option<Violation> {
     let truth = tick.truth?;
@@ -94,7 +104,8 @@ fn miscounted(tick: &Tick) -> Option<Violation> {
     let entry = decision.report.entry(StepName::Demand)?;
     let (Reason::Jobs { ahead, .. } | Reason::Unsatisfiable { ahead, .. }) = &entry.reason else { return None };
     let demand = Agents(entry.output).minus(*ahead);
-    let least = truth.demand.minus(truth.within_margin).minus(truth.untold).minus(truth.unsatisfiable);
+    let least =
+        truth.demand.minus(truth.within_margin).minus(truth.untold).minus(truth.unsatisfiable).minus(truth.draining);
     let most = truth.demand.plus(truth.within_margin).plus(truth.finished);
     (demand < least || most < demand).then(|| Violation {
         invariant: Invariant::CountOnce,
@@ -130,6 +141,14 @@ impl<'a> Moment<'a> {
 
     fn reasons(&self) -> impl Iterator<Item = &Reason> {
         self.decision.report.entries.iter().map(|entry| &entry.reason)
+    }
+
+    /// Whether it says that pods are too young, and they are. A clock that stepped back makes them so for longer.
+    fn waits_for_young_ones(&self) -> bool {
+        let min_age = self.pool.spec.scale_down.min_age;
+        let mut living = self.pool.generations.iter().flat_map(Generation::living);
+        self.reasons().any(|reason| matches!(reason, Reason::TooYoung { .. }))
+            && living.any(|pod| elapsed(pod.created_at, self.now) < min_age)
     }
 }
 
@@ -213,7 +232,9 @@ impl Stretch {
                 self.below = Off::default();
                 let farthest = self.above.farthest.map_or(target, |farthest| farthest.max(target));
                 // A roll's surge is no waste.
-                let waits = moment.pool.is_rolling() || moment.reasons().any(Reason::waits_for_others);
+                let waits = moment.pool.is_rolling()
+                    || moment.reasons().any(Reason::waits_for_others)
+                    || moment.waits_for_young_ones();
                 let is_excused = waits || !is_remembered;
                 self.above.go_on(gap, is_excused, farthest);
             }
@@ -240,8 +261,9 @@ impl Stretch {
     fn time_to_shrink(&self) -> Option<Duration> {
         let down = self.spec.scale_down;
         let steps = steps_down(self.above.farthest?, self.wanted, down.step, self.spec.agents_per_pod)?;
+        let rounds = ROUND.checked_mul(steps.saturating_add(1))?;
         let calm = down.window.checked_add(stabilise::grain(down.window))?.checked_add(down.min_age)?;
-        self.time_for(steps, down.step, down.cooldown)?.checked_add(calm)
+        self.time_for(steps, down.step, down.cooldown)?.checked_add(calm)?.checked_add(rounds)
     }
 
     fn time_for(&self, steps: u32, step: Step, cooldown: Duration) -> Option<Duration> {
@@ -275,9 +297,10 @@ fn steps_up(from: Pods, to: Pods, step: Step, agents_per_pod: AgentsPerPod) -> O
 }
 
 fn steps_down(from: Pods, to: Pods, step: Step, agents_per_pod: AgentsPerPod) -> Option<u32> {
+    let round = Pods(u32::try_from(VICTIMS_MAX).unwrap_or(u32::MAX));
     let (mut pods, mut steps) = (from, 0);
     while pods > to {
-        pods = pods.minus(step.pods(pods, agents_per_pod));
+        pods = pods.minus(step.pods(pods, agents_per_pod).min(round));
         steps += 1;
         if steps > STEPS_MAX {
             return None;
@@ -286,84 +309,53 @@ fn steps_down(from: Pods, to: Pods, step: Step, agents_per_pod: AgentsPerPod) ->
     Some(steps)
 }
 
-/// Invariant 7: which pods of our making there are, and how old they are.
+/// Invariant 10: which pods went when replicas were lowered.
 #[derive(Default)]
 struct Account {
-    last: Option<Timestamp>,
-    /// Time that has passed, a step back counting as nothing.
-    passed: Duration,
-    /// What was asked of each generation a tick ago.
-    asked: BTreeMap<String, (Pods, Pods)>,
-    /// For each generation, pods of our making with the time of their making, youngest last.
-    made: BTreeMap<String, Vec<(Duration, Pods)>>,
+    /// For each generation that is being lowered, what it was lowered from and to, who was chosen and who stood.
+    open: BTreeMap<String, Lowering>,
+}
+
+struct Lowering {
+    from: Pods,
+    to: Pods,
+    chosen: BTreeSet<String>,
+    stood: BTreeSet<String>,
 }
 
 impl Account {
     fn follow(&mut self, moment: &Moment<'_>) -> Vec<Violation> {
-        self.book(moment);
-        let since = self.last.replace(moment.now).map_or(Duration::ZERO, |last| elapsed(last, moment.now));
-        self.passed = self.passed.saturating_add(since);
-
         let mut found = Vec::new();
-        for intent in &moment.decision.intents {
-            let (generation, from, to) = match intent {
-                Intent::Create { generation, replicas } => (generation, Pods::ZERO, *replicas),
-                Intent::Scale { generation, from, to } => (generation, *from, *to),
-                Intent::Delete { .. } => continue,
-            };
-            if to < from {
-                let min_age = moment.pool.spec.scale_down.min_age;
-                let young = self.young_among_youngest(generation, from.minus(to), min_age);
-                if !young.is_zero() && moment.pool.spec.mode == Mode::Active {
-                    let detail = format!("{young} pods of {generation} go younger than minAge");
-                    found.push(moment.violation(Invariant::BoundedThrash, detail));
-                }
+        let told = |name: &str| moment.decision.spared.iter().any(|spared| spared.generation == name);
+        self.open.retain(|name, lowering| {
+            let Some(generation) = moment.pool.generation(name) else { return false };
+            if generation.replicas == lowering.from || !generation.is_at_rest() {
+                return true;
             }
-            self.asked.insert(generation.clone(), (from, to));
+            let stands: BTreeSet<&str> = generation.living().map(|pod| pod.uid.as_str()).collect();
+            let is_gone = |uid: &&String| !stands.contains(uid.as_str());
+            let others = lowering.stood.difference(&lowering.chosen).filter(is_gone).count();
+            let spared = lowering.chosen.iter().filter(|uid| stands.contains(uid.as_str())).count();
+            // Somebody else's replicas are another matter, and told of as such.
+            if generation.replicas == lowering.to && others > 0 && spared > 0 && !told(name) {
+                let detail = format!("{others} pods of {name} went that were not chosen, and nobody says so");
+                found.push(moment.violation(Invariant::Attribution, detail));
+            }
+            false
+        });
+        if moment.pool.spec.mode == Mode::Active {
+            self.open.extend(moment.decision.intents.iter().filter_map(|intent| lowering(moment, intent)));
         }
         found
     }
-
-    /// Enters what was asked for a tick ago and has happened since.
-    fn book(&mut self, moment: &Moment<'_>) {
-        for (generation, (from, to)) in std::mem::take(&mut self.asked) {
-            let made = self.made.entry(generation.clone()).or_default();
-            let replicas = moment.pool.generation(&generation).map_or(Pods::ZERO, |generation| generation.replicas);
-            if replicas == from {
-                continue;
-            }
-            if replicas != to {
-                // Somebody else had a hand in it: whose pods are left is not known.
-                made.clear();
-            } else if to > from {
-                made.push((self.passed, to.minus(from)));
-            } else {
-                take_youngest(made, from.minus(to), |_, _| {});
-            }
-        }
-    }
-
-    fn young_among_youngest(&self, generation: &str, pods: Pods, min_age: Duration) -> Pods {
-        let mut young = Pods::ZERO;
-        let mut made = self.made.get(generation).cloned().unwrap_or_default();
-        take_youngest(&mut made, pods, |made_at, pods| {
-            if self.passed.saturating_sub(made_at) < min_age {
-                young = young.plus(pods);
-            }
-        });
-        young
-    }
 }
 
-/// Takes pods off the end, telling of each batch.
-fn take_youngest(made: &mut Vec<(Duration, Pods)>, mut pods: Pods, mut tell: impl FnMut(Duration, Pods)) {
-    while !pods.is_zero() {
-        let Some((made_at, batch)) = made.pop() else { return };
-        let taken = batch.min(pods);
-        tell(made_at, taken);
-        pods = pods.minus(taken);
-        if batch > taken {
-            made.push((made_at, batch.minus(taken)));
-        }
-    }
+/// What an intent lowers of our own Deployments.
+fn lowering(moment: &Moment<'_>, intent: &Intent) -> Option<(String, Lowering)> {
+    let Intent::Scale { generation, from, to } = intent else { return None };
+    let seen = moment.pool.generation(generation).filter(|seen| to < from && !seen.adopted)?;
+    let round = moment.decision.memory.rounds.get(generation)?;
+    let chosen = round.victims.iter().map(|victim| victim.uid.clone()).collect();
+    let stood = seen.living().map(|pod| pod.uid.clone()).collect();
+    Some((generation.clone(), Lowering { from: *from, to: *to, chosen, stood }))
 }

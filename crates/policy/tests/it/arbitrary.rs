@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp, civil, tz::TimeZone};
 use kitepool_policy::{
-    memory::{Asked, Failing, Memory, Peak, Period, Unsatisfiable},
+    memory::{Asked, Failing, Lowered, Memory, Peak, Period, Round, Unsatisfiable, Victim},
     observation::{
-        Generation, GoodReading, Hint, Load, PodCounts, PoolObservation, QueueObservation, Reading, Trouble,
+        AgentPod, AgentState, Generation, GoodReading, Hint, Load, PodCounts, PoolObservation, QueueObservation, Rank,
+        Reading, Sign, Trouble,
     },
     spec::{Fraction, Limits, Mode, Pause, Percent, PoolSpec, ScaleDown, ScaleUp, Schedule, Spare, Step},
     units::{Agents, AgentsPerPod, Jobs, Pods},
@@ -14,7 +15,7 @@ use kitepool_policy::{
 };
 use proptest::{collection, option, prelude::*, sample::select};
 
-use crate::build::{at, name};
+use crate::build::{agent, at, name};
 
 /// Mostly small, zero and one among them, some large, and the largest there is. One draw each: there are so many of them that
 /// a choice of strategies would take most of the time.
@@ -181,6 +182,7 @@ pub(crate) fn memory() -> impl Strategy<Value = Memory> {
             contested_since: (contested == 9).then_some(since),
             unsatisfiable: unsatisfiable.map(|(jobs, since)| Unsatisfiable { jobs: Jobs(jobs), since }),
             failing,
+            rounds: std::collections::BTreeMap::new(),
         },
     )
 }
@@ -195,8 +197,9 @@ fn generation(name: &'static str) -> impl Strategy<Value = Generation> {
         prop_oneof![6 => Just(0), 1 => 0_u32..5],
         0_u8..8,
         any::<bool>(),
+        drawn(),
     )
-        .prop_map(move |(replicas, unready_percent, draining, missing, motion, adopted)| {
+        .prop_map(move |(replicas, unready_percent, draining, missing, motion, adopted, drawn)| {
             let living = replicas.saturating_sub(missing);
             let unready = if unready_percent < 60 { 0 } else { living / 100 * unready_percent + living % 3 };
             let unready = unready.min(living);
@@ -206,19 +209,19 @@ fn generation(name: &'static str) -> impl Strategy<Value = Generation> {
                 6 => (unready / 2, unready - unready / 2),
                 _ => (0, 0),
             };
-            Generation {
-                name: name.to_owned(),
-                adopted,
-                replicas: Pods(replicas),
-                settled: motion > 0,
-                pods: PodCounts {
-                    unready: Pods(unready),
-                    failing: Pods(failing),
-                    unscheduled: Pods(unscheduled),
-                    ready: Pods(living - unready),
-                    draining: Pods(draining),
-                },
-            }
+            let mut pods = PodCounts {
+                unready: Pods(unready),
+                failing: Pods(failing),
+                unscheduled: Pods(unscheduled),
+                ready: Pods(living - unready),
+                leaving: Pods(0),
+                draining: Pods(draining),
+            };
+            let agents = listed(name, pods, drawn);
+            let leaving = agents.iter().filter(|pod| pod.is_leaving && !pod.is_draining).count();
+            pods.leaving = Pods(u32::try_from(leaving).unwrap());
+            let (name, replicas, settled) = (name.to_owned(), Pods(replicas), motion > 0);
+            Generation { name, adopted, replicas, settled, pods, agents }
         })
 }
 
@@ -229,8 +232,11 @@ fn pool() -> impl Strategy<Value = PoolObservation> {
         3 => (generation("a"), generation("b")).prop_map(|(a, b)| vec![a, b]),
     ];
     let wanted = select(vec![Some("a"), Some("b"), Some("c"), None]);
-    (spec().boxed(), memory().boxed(), generations.boxed(), wanted, any::<bool>()).prop_map(
-        |(spec, mut memory, generations, wanted, in_books)| {
+    (spec().boxed(), memory().boxed(), generations.boxed(), wanted, any::<bool>(), drawn()).prop_map(
+        |(spec, mut memory, generations, wanted, in_books, drawn)| {
+            for generation in &generations {
+                memory.rounds.extend(round(generation, drawn).map(|round| (generation.name.clone(), round)));
+            }
             if in_books {
                 // Otherwise nearly every generation is somebody else's doing.
                 for generation in &generations {
@@ -282,6 +288,67 @@ fn reading() -> impl Strategy<Value = Reading> {
         trouble,
     });
     prop_oneof![3 => fresh, 2 => any_at_all]
+}
+
+/// The most pods that are listed; more may be counted.
+const LISTED_MAX: u32 = 24;
+
+/// What is drawn of all pods of a generation together: one draw for each would take most of the time.
+type Drawn = (u32, u64, u64, u64);
+
+fn drawn() -> impl Strategy<Value = Drawn> {
+    (0_u32..12, any::<u64>(), any::<u64>(), any::<u64>())
+}
+
+/// The pods of a generation, each as its bits of the draw say; sometimes all are at rest, idle and old.
+fn listed(generation: &str, pods: PodCounts, (calm, states, signs, ages): Drawn) -> Vec<AgentPod> {
+    let of = |what: &'static str, count: Pods, rank: Rank, is_draining: bool| {
+        let name = move |number| format!("{generation}-{what}-{number:02}");
+        (0..count.0.min(LISTED_MAX)).map(move |number| AgentPod { rank, is_draining, ..agent(&name(number)) })
+    };
+    let mut agents: Vec<AgentPod> = of("draining", pods.draining, Rank::Ready, true)
+        .chain(of("ready", pods.ready, Rank::Ready, false))
+        .chain(of("unready", pods.unready, Rank::Unready, false))
+        .collect();
+    for (bit, pod) in (0_u32..).zip(&mut agents) {
+        let bits = |of: u64, count: u32| of.rotate_right(bit * count) % (1 << count);
+        pod.state = match bits(states, 2) {
+            _ if pod.rank != Rank::Ready && bits(states, 3) > 1 => AgentState::Starting,
+            0 | 1 => AgentState::Idle,
+            2 => AgentState::Busy(Agents(1)),
+            _ if calm < 8 => AgentState::Idle,
+            _ => AgentState::Unknown,
+        };
+        pod.sign = [Sign::Plain, Sign::Leaving, Sign::Busy, Sign::Mixed][usize::try_from(bits(signs, 2)).unwrap()];
+        pod.since = at(-i64::try_from(bits(ages, 8)).unwrap());
+        pod.created_at = at(-i64::try_from(bits(ages, 9)).unwrap());
+        pod.asked_at = (bits(signs, 3) > 2).then(|| at(-i64::try_from(bits(ages, 4)).unwrap()));
+        pod.node = Some(format!("node-{}", bits(ages, 2)));
+        if calm < 4 {
+            (pod.state, pod.created_at) =
+                (if pod.rank == Rank::Ready { AgentState::Idle } else { AgentState::Starting }, at(-100_000));
+        }
+        pod.is_leaving = calm == 11 && bits(states, 4) == 0;
+    }
+    agents
+}
+
+/// A round of this generation's, most often of pods that stand there.
+fn round(generation: &Generation, (calm, states, _, ages): Drawn) -> Option<Round> {
+    let since = at(-i64::from(calm) * 3);
+    let is_chosen = |number: u32| states.rotate_left(number).is_multiple_of(3);
+    let victims: Vec<Victim> = (0_u32..)
+        .zip(&generation.agents)
+        .filter(|(number, pod)| is_chosen(*number) || (calm < 6 && pod.sign == Sign::Leaving))
+        .map(|(_, pod)| Victim { name: pod.name.clone(), uid: pod.uid.clone() })
+        .collect();
+    let taken = Pods(u32::try_from(victims.len()).unwrap());
+    let lowered = match ages % 5 {
+        0 => Some(Lowered { from: generation.replicas, to: generation.replicas.minus(taken) }),
+        1 => Some(Lowered { from: generation.replicas.plus(taken), to: generation.replicas }),
+        _ => None,
+    };
+    (!states.is_multiple_of(4) && !victims.is_empty()).then_some(Round { since, victims, lowered })
 }
 
 /// A queue at about `at(0)`.

@@ -9,8 +9,10 @@ use kitepool_policy::{
     hints::Hints,
     memory::{Asked, Memory},
     observation::{
-        Generation, GoodReading, Hint, Load, PodCounts, PoolObservation, QueueObservation, Reading, Trouble,
+        AgentPod, AgentState, Generation, GoodReading, Hint, Load, PodCounts, PoolObservation, QueueObservation, Rank,
+        Reading, Sign, Trouble,
     },
+    protocol::PING,
     spec::{Fraction, Limits, Mode, Pause, Percent, PoolName, PoolSpec, ScaleDown, ScaleUp, Spare, Step},
     units::{Agents, AgentsPerPod, Jobs, Pods},
     unsatisfiable::Watch,
@@ -53,14 +55,69 @@ pub(crate) fn name(name: &str) -> PoolName {
     PoolName { namespace: "buildkite".to_owned(), name: name.to_owned() }
 }
 
+/// A pod of old, ready and idle.
+pub(crate) fn agent(name: &str) -> AgentPod {
+    AgentPod {
+        name: name.to_owned(),
+        uid: format!("uid-{name}"),
+        state: AgentState::Idle,
+        since: at(-3_600),
+        asked_at: None,
+        rank: Rank::Ready,
+        is_draining: false,
+        is_leaving: false,
+        node: Some(format!("node-{name}")),
+        created_at: at(-100_000),
+        sign: Sign::Plain,
+    }
+}
+
+/// Pods as they are counted: unready ones start, ready ones are idle, draining ones are done.
+pub(crate) fn agents(generation: &str, pods: PodCounts) -> Vec<AgentPod> {
+    let of =
+        |what: &'static str, count: Pods| (0..count.0).map(move |number| format!("{generation}-{what}-{number:03}"));
+    let unready = of("unready", pods.unready).map(|name| AgentPod {
+        state: AgentState::Starting,
+        rank: Rank::Unready,
+        ..agent(&name)
+    });
+    let ready = of("ready", pods.ready).map(|name| agent(&name));
+    let draining = of("draining", pods.draining).map(|name| AgentPod { is_draining: true, ..agent(&name) });
+    let mut agents: Vec<AgentPod> = unready.chain(ready).chain(draining).collect();
+    agents.sort_by(|a, b| a.name.cmp(&b.name));
+    agents
+}
+
+/// Lists the pods of every generation as they are counted, so many agents of the queue's busy with the jobs that run.
+pub(crate) fn list_agents(queue: &mut QueueObservation, running: u32) {
+    let mut running = running;
+    for pool in &mut queue.pools {
+        let per_pod = pool.spec.agents_per_pod.get();
+        for generation in &mut pool.generations {
+            generation.agents = agents(&generation.name, generation.pods);
+            // The last of them: the first by name go first.
+            for pod in generation.agents.iter_mut().rev().filter(|pod| pod.rank == Rank::Ready && !pod.is_draining) {
+                let busy = running.min(per_pod);
+                running -= busy;
+                if busy > 0 {
+                    pod.state = AgentState::Busy(Agents(busy));
+                    pod.sign = Sign::Busy;
+                }
+            }
+        }
+    }
+}
+
 /// A generation at rest with so many ready pods.
 pub(crate) fn generation(name: &str, ready: u32) -> Generation {
+    let pods = PodCounts { ready: Pods(ready), ..PodCounts::default() };
     Generation {
         name: name.to_owned(),
         adopted: false,
         replicas: Pods(ready),
         settled: true,
-        pods: PodCounts { ready: Pods(ready), ..PodCounts::default() },
+        pods,
+        agents: agents(name, pods),
     }
 }
 
@@ -116,11 +173,44 @@ pub(crate) fn trouble(queue: &mut QueueObservation, trouble: Trouble) {
     queue.reading.trouble = Some(trouble);
 }
 
-/// The decision for a queue with one pool.
+/// The decision for a queue with one pool, its pods as they are counted and as busy as the reading says. What is chosen has been
+/// chosen a ping ago, is marked, and was asked again.
 pub(crate) fn decide_one(queue: &QueueObservation, now: Timestamp) -> Decision {
-    let mut decisions = decide(queue, now);
+    let mut decisions = decide_all(queue, now);
     assert_eq!(decisions.len(), 1);
     decisions.remove(0)
+}
+
+/// The same for a queue of any number of pools.
+pub(crate) fn decide_all(queue: &QueueObservation, now: Timestamp) -> Vec<Decision> {
+    let mut queue = queue.clone();
+    let running = queue.reading.last_good.map_or(0, |good| good.load.running.0);
+    list_agents(&mut queue, running);
+    decide_as_listed(&queue, now)
+}
+
+/// The same, with the pods as they are listed.
+pub(crate) fn decide_as_listed(queue: &QueueObservation, now: Timestamp) -> Vec<Decision> {
+    let mut queue = queue.clone();
+    let first = decide(&queue, now);
+    confirm(&mut queue, &first, now);
+    decide(&queue, now)
+}
+
+/// What the first decisions chose was chosen a ping ago, bears the sign and says that it is idle.
+pub(crate) fn confirm(queue: &mut QueueObservation, decisions: &[Decision], now: Timestamp) {
+    for decision in decisions {
+        let pool = queue.pools.iter_mut().find(|pool| pool.spec.name == decision.pool).unwrap();
+        for (name, round) in &decision.memory.rounds {
+            let mut round = round.clone();
+            round.since = now - PING;
+            let generation = pool.generations.iter_mut().find(|generation| generation.name == *name).unwrap();
+            for pod in generation.agents.iter_mut().filter(|pod| round.names(&pod.uid)) {
+                (pod.sign, pod.asked_at) = (Sign::Leaving, Some(now));
+            }
+            pool.memory.rounds.insert(name.clone(), round);
+        }
+    }
 }
 
 pub(crate) fn entry(decision: &Decision, step: StepName) -> &Entry {
@@ -144,8 +234,14 @@ pub(crate) fn carry_out(queue: &mut QueueObservation, decisions: &[Decision]) {
             match intent {
                 Intent::Create { generation: name, replicas } => {
                     let pods = PodCounts::default();
-                    let made =
-                        Generation { name: name.clone(), adopted: false, replicas: *replicas, settled: false, pods };
+                    let made = Generation {
+                        name: name.clone(),
+                        adopted: false,
+                        replicas: *replicas,
+                        settled: false,
+                        pods,
+                        agents: Vec::new(),
+                    };
                     pool.generations.push(made);
                 }
                 Intent::Scale { generation, to, .. } => {
@@ -164,6 +260,7 @@ pub(crate) fn come_to_rest(queue: &mut QueueObservation) {
     for generation in queue.pools.iter_mut().flat_map(|pool| &mut pool.generations) {
         generation.settled = true;
         generation.pods = PodCounts { ready: generation.replicas, ..PodCounts::default() };
+        generation.agents = agents(&generation.name, generation.pods);
     }
 }
 

@@ -132,6 +132,7 @@ impl Story {
             })
         };
         Truth {
+            draining: Agents(0),
             demand: count(&|job| job.is_unfinished(now)),
             within_margin: count(&|job| date - MARGIN_MS <= job.runnable_ms && job.runnable_ms < date + 1_000),
             untold: count(&|job| date + 1_000 <= job.runnable_ms && !told(job)),

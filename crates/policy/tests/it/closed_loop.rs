@@ -32,7 +32,10 @@ fn happening() -> impl Strategy<Value = Happening> {
             76..82 => Happening::Foreign { pool, replicas: count },
             82..88 => Happening::Redefined { pool },
             88..92 => Happening::Broken { pool, broken: yes },
-            92..96 => Happening::Paused { pool, pause },
+            92..94 => Happening::Paused { pool, pause },
+            94..95 => Happening::Muted { pool, muted: yes },
+            95..96 => Happening::Hostile { pool, hostile: yes },
+            96..97 => Happening::Evicted { pool },
             _ => Happening::CrashLoop { pool, looping: yes },
         },
     )

@@ -9,7 +9,7 @@ use kitepool_policy::{
     violations::{History, Tick},
 };
 
-use crate::build::{at, load, pool, queue, read_again, secs, step};
+use crate::build::{at, list_agents, load, pool, queue, read_again, secs, step};
 
 /// Two minutes in which five pods stand and four would do, and the status with the memory is never written.
 fn unrecorded() -> History {
@@ -20,6 +20,7 @@ fn unrecorded() -> History {
     let ticks = (0..120).map(|second| {
         let now = at(second);
         read_again(&mut queue, load(0, 4, 1), now);
+        list_agents(&mut queue, 4);
         Tick { now, decisions: decide(&queue, now), queue: queue.clone(), truth: None }
     });
     History { ticks: ticks.collect() }

@@ -26,6 +26,8 @@ mod polling;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
+mod protocol;
+#[cfg(test)]
 mod recorded;
 #[cfg(test)]
 mod rolling;

@@ -3,20 +3,23 @@
 
 use std::collections::VecDeque;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kitepool_policy::{
     decide,
     decision::{Decision, Intent},
     hints::Hints,
     memory::Memory,
-    observation::{Generation, GoodReading, Hint, Load, PodCounts, PoolObservation, QueueObservation, Reading},
+    observation::{
+        AgentPod, AgentState, Generation, GoodReading, Hint, Load, PodCounts, PoolObservation, QueueObservation, Rank,
+        Reading, Sign,
+    },
     spec::PoolSpec,
     units::{Agents, Jobs, Pods},
     unsatisfiable::Watch,
     violations::{History, Tick},
 };
 
-use crate::build::at;
+use crate::build::{agent, at};
 
 /// How a kind of jobs comes.
 #[derive(Debug, Clone, Copy)]
@@ -93,6 +96,9 @@ struct Pod {
     ready_at: u32,
     agents: Vec<Agent>,
     is_draining: bool,
+    number: u32,
+    made_at: u32,
+    sign: Sign,
 }
 
 impl Pod {
@@ -128,6 +134,8 @@ pub(crate) struct Polling {
     random: u64,
     queued: VecDeque<Job>,
     jobs: u32,
+    /// Pods so far.
+    made: u32,
     hints: Vec<Hint>,
     loads: VecDeque<Load>,
     reading: Reading,
@@ -153,6 +161,7 @@ impl Polling {
             second: 0,
             queued: VecDeque::new(),
             jobs: 0,
+            made: 0,
             hints: Vec::new(),
             loads: VecDeque::new(),
             reading: Reading { last_good: None, trouble: None },
@@ -285,11 +294,19 @@ impl Polling {
         while living(&self.places[number]) < replicas {
             let ready_at = second + least + self.draw(most - least + 1);
             let agents = (0..per_pod).map(|_| Agent { asks_at: ready_at + self.draw(PING), job: None }).collect();
-            self.places[number].pods.push(Pod { ready_at, agents, is_draining: false });
+            self.made += 1;
+            let (number_of_pod, made_at) = (self.made, second);
+            let pod = Pod { ready_at, agents, is_draining: false, number: number_of_pod, made_at, sign: Sign::Plain };
+            self.places[number].pods.push(pod);
         }
         while living(&self.places[number]) > replicas {
             let pods = self.places[number].pods.iter_mut().filter(|pod| !pod.is_draining);
-            let Some(victim) = pods.max_by_key(|pod| (pod.ready_at > second, pod.ready_at)) else { return };
+            let Some(victim) = pods.max_by_key(|pod| {
+                let is_cheap = (pod.sign == Sign::Leaving, pod.sign != Sign::Busy);
+                (pod.ready_at > second, is_cheap, pod.ready_at)
+            }) else {
+                return;
+            };
             victim.is_draining = true;
         }
     }
@@ -375,6 +392,7 @@ impl Polling {
             replicas: Pods(replicas),
             settled: pods.living() == Pods(replicas),
             pods,
+            agents: place.pods.iter().map(|pod| self.listed(place, pod)).collect(),
         };
         PoolObservation {
             spec: place.spec.clone(),
@@ -384,11 +402,39 @@ impl Polling {
         }
     }
 
+    /// The pod as its agents show it, asked at this moment.
+    fn listed(&self, place: &Place, pod: &Pod) -> AgentPod {
+        let busy = u32::try_from(pod.agents.iter().filter(|agent| agent.job.is_some()).count()).unwrap();
+        let (state, rank) = match busy {
+            _ if pod.ready_at > self.second => (AgentState::Starting, Rank::Unready),
+            0 => (AgentState::Idle, Rank::Ready),
+            busy => (AgentState::Busy(Agents(busy)), Rank::Ready),
+        };
+        let name = format!("pod-{:05}", pod.number);
+        let is_chosen = place.memory.rounds.values().any(|round| round.names(&format!("uid-{name}")));
+        AgentPod {
+            state,
+            rank,
+            since: self.now() - SignedDuration::from_secs(i64::from(pod.ready_at % 50)),
+            asked_at: is_chosen.then(|| self.now()),
+            is_draining: pod.is_draining,
+            created_at: at(i64::from(pod.made_at)),
+            sign: pod.sign,
+            ..agent(&name)
+        }
+    }
+
     fn act(&mut self, decisions: &[Decision]) {
         for decision in decisions {
             let place = self.places.iter_mut().find(|place| place.spec.name == decision.pool).unwrap();
             self.memory_changes += u32::from(place.memory != decision.memory);
             place.memory = decision.memory.clone();
+            for change in &decision.signs {
+                let named = |pod: &&mut Pod| format!("uid-pod-{:05}", pod.number) == change.uid;
+                if let Some(pod) = place.pods.iter_mut().find(named) {
+                    pod.sign = change.sign;
+                }
+            }
             for intent in &decision.intents {
                 match intent {
                     Intent::Create { replicas, .. } => place.replicas = Some(replicas.0),

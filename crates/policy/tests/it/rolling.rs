@@ -10,7 +10,8 @@ use kitepool_policy::{
 };
 
 use crate::build::{
-    at, carry_out, category, come_to_rest, decide_one, generation, load, pool, queue, read_again, scale, trouble,
+    at, carry_out, category, come_to_rest, decide_as_listed, decide_one, generation, load, pool, queue, read_again,
+    scale, trouble,
 };
 
 /// A pool of `a`, all wanted by `min`, whose definition now asks for `b`.
@@ -215,7 +216,10 @@ fn a_definition_that_changes_back_takes_the_first_generation_up_again() {
     let decision = decide_one(&queue, at(20));
     go_on(&mut queue, decision, at(60), 0);
     queue.pools[0].wanted_generation = Some("a".to_owned());
-    let young = decide_one(&queue, at(60));
+    for pod in &mut queue.pools[0].generations[1].agents {
+        pod.created_at = at(25);
+    }
+    let young = decide_as_listed(&queue, at(60)).remove(0);
     assert!(young.intents.is_empty());
     assert_eq!(category(&young, StepName::Shrink), "TooYoung", "no pod comes and goes for nothing");
     read_again(&mut queue, load(0, 0, 10), at(150));

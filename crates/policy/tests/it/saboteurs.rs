@@ -13,7 +13,7 @@ use kitepool_policy::{
 };
 
 use crate::{
-    build::{at, hint, load, pool, queue, secs, spec},
+    build::{at, confirm, hint, load, pool, queue, secs, spec},
     buildkite::{Event, Job, Read, Story},
     world::{Happening, Policy, World},
 };
@@ -36,6 +36,17 @@ fn script(saboteur: Saboteur) -> Vec<(usize, Happening)> {
         }
         // Done before the pods are two minutes old.
         Saboteur::ForgetsToWait => vec![(2, jobs(4))],
+        // Half of them are done when the other half still run.
+        Saboteur::PicksBusy | Saboteur::SkipsTheSecondAsk | Saboteur::TakesOneMore => {
+            let few = |passes| Happening::Jobs { count: 4, passes, events_lost: false };
+            vec![(2, few(1_000)), (3, few(5))]
+        }
+        // The same, and then nobody answers any more.
+        Saboteur::PicksUnknown => vec![(2, jobs(8)), (9, Happening::Muted { pool: 0, muted: true })],
+        Saboteur::HidesTheOthers => {
+            let few = |passes| Happening::Jobs { count: 4, passes, events_lost: false };
+            vec![(2, few(1_000)), (3, few(5)), (9, Happening::Hostile { pool: 0, hostile: true })]
+        }
         Saboteur::CountsEveryEvent | Saboteur::TakesBusyForStuck => Vec::new(),
     }
 }
@@ -44,6 +55,7 @@ fn played(saboteur: Saboteur, policy: Policy) -> Vec<Violation> {
     let scale_down = ScaleDown { window: secs(60), ..spec().scale_down };
     let mut world = World::new(vec![PoolSpec { scale_down, ..spec() }], 2, 1);
     world.policy = policy;
+    world.asks_every = if saboteur == Saboteur::SkipsTheSecondAsk { 3 } else { 1 };
     let script = script(saboteur);
     for pass in 0..150 {
         if pass == 30 && saboteur == Saboteur::ObeysMaxAtOnce {
@@ -106,12 +118,14 @@ fn every_invariant_that_shows_in_a_history_has_a_saboteur() {
     assert_eq!(
         broken,
         [
+            Invariant::NoKill,
             Invariant::Floor,
             Invariant::CountOnce,
             Invariant::Progress,
             Invariant::FailSafe,
             Invariant::BoundedWaste,
             Invariant::BoundedThrash,
+            Invariant::Attribution,
         ]
     );
 }
@@ -134,6 +148,8 @@ fn the_check_refuses_a_saboteur_before_it_acts() {
 
     let mut old = queue(load(0, 0, 8), vec![pool(8)]);
     old.hints = vec![hint("job", -60)].into();
+    let chosen = Saboteur::BelievesOldReadings.decide(&old, at(3_600));
+    confirm(&mut old, &chosen, at(3_600));
     let refused = check(&old, &Saboteur::BelievesOldReadings.decide(&old, at(3_600)), at(3_600));
     assert!(refused.iter().any(|violation| violation.invariant == Invariant::FailSafe), "{refused:#?}");
     assert_eq!(check(&old, &decide(&old, at(3_600)), at(3_600)), []);

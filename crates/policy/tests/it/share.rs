@@ -8,7 +8,7 @@ use kitepool_policy::{
     units::{Agents, AgentsPerPod, Pods},
 };
 
-use crate::build::{at, category, entry, load, name, pool, queue, scale};
+use crate::build::{at, category, decide_all, entry, load, name, pool, queue, scale};
 
 fn named(pool_name: &str, order: i32, ready: u32, max: u32) -> PoolObservation {
     let mut pool = pool(ready);
@@ -30,7 +30,7 @@ fn targets(decisions: &[Decision]) -> Vec<u32> {
 fn pools_are_filled_in_order_then_by_name_each_up_to_its_max() {
     let pools = vec![named("c", 1, 0, 50), named("b", 0, 0, 4), named("a", 0, 0, 3)];
     let queue = queue(load(9, 0, 0), pools);
-    let decisions = decide(&queue, at(20));
+    let decisions = decide_all(&queue, at(20));
     let names: Vec<&str> = decisions.iter().map(|decision| decision.pool.name.as_str()).collect();
     assert_eq!(names, ["a", "b", "c"]);
     assert_eq!(shares(&queue), [3, 4, 2]);
@@ -63,7 +63,7 @@ fn a_pool_that_cannot_grow_leaves_the_rest_to_the_next() {
 #[test]
 fn what_no_pool_can_hold_shows_at_the_last_one() {
     let queue = queue(load(9, 0, 0), vec![named("a", 0, 0, 2), named("b", 1, 0, 3)]);
-    let decisions = decide(&queue, at(20));
+    let decisions = decide_all(&queue, at(20));
     assert_eq!(targets(&decisions), [2, 3]);
     assert_eq!(category(&decisions[1], StepName::Share), "BeyondAllPools");
     assert_eq!(category(&decisions[1], StepName::Limits), "AtMax");
@@ -100,7 +100,7 @@ fn each_pool_keeps_its_own_spare_on_its_own_share() {
     first.spec.spare = Spare::Agents(Agents(2));
     second.spec.spare = Spare::Percent(Percent::new(10).unwrap());
     let queue = queue(load(25, 0, 0), vec![first, second]);
-    let decisions = decide(&queue, at(20));
+    let decisions = decide_all(&queue, at(20));
     let with_spare: Vec<u32> = decisions.iter().map(|decision| entry(decision, StepName::Spare).output).collect();
     assert_eq!(with_spare, [10 + 2, 15 + 2]);
 }
@@ -110,7 +110,7 @@ fn a_pods_agents_are_counted_together() {
     let mut wide = named("a", 0, 0, 3);
     wide.spec.agents_per_pod = AgentsPerPod::new(4).unwrap();
     let queue = queue(load(14, 0, 0), vec![wide, named("b", 1, 0, 50)]);
-    assert_eq!(targets(&decide(&queue, at(20))), [3, 2]);
+    assert_eq!(targets(&decide_all(&queue, at(20))), [3, 2]);
 }
 
 #[test]
@@ -120,17 +120,17 @@ fn the_last_pool_gives_first_and_together_they_give_only_what_is_idle() {
         pool.spec.scale_down.step = crate::build::step(100, 1, 10);
     }
     // Running jobs are placed on `a` first, so `b` could lose six. A reading that counts fewer idle ones is obeyed.
-    assert_eq!(targets(&decide(&queue, at(20))), [10, 4]);
+    assert_eq!(targets(&decide_all(&queue, at(20))), [10, 4]);
     if let Some(good) = &mut queue.reading.last_good {
         good.load.idle = Agents(3);
     }
-    let decisions = decide(&queue, at(20));
+    let decisions = decide_all(&queue, at(20));
     assert_eq!(decisions[1].intents, [scale("a", 10, 7)]);
     assert_eq!(category(&decisions[1], StepName::Shrink), "OnlyIdleGo");
 
     // Nothing wanted at all, but a reading in which only four are idle: four go in all.
     crate::build::read_again(&mut queue, load(0, 0, 4), at(0));
-    assert_eq!(targets(&decide(&queue, at(20))), [10, 6]);
+    assert_eq!(targets(&decide_all(&queue, at(20))), [10, 6]);
 }
 
 /// A reading that is older than what a sibling gave may still count those agents as idle.
@@ -138,7 +138,7 @@ fn the_last_pool_gives_first_and_together_they_give_only_what_is_idle() {
 fn a_pool_waits_for_a_reading_that_knows_what_its_sibling_gave() {
     let mut queue = queue(load(0, 0, 6), vec![named("a", 0, 10, 50), named("b", 1, 10, 50)]);
     queue.pools[1].memory.last_down = Some(at(-5));
-    let decisions = decide(&queue, at(20));
+    let decisions = decide_all(&queue, at(20));
     assert_eq!(category(&decisions[0], StepName::Shrink), "ReadingPredatesChange");
     assert_eq!(targets(&decisions), [10, 10]);
 }

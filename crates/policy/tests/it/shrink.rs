@@ -6,7 +6,9 @@ use kitepool_policy::{
     units::{Agents, AgentsPerPod, Pods},
 };
 
-use crate::build::{at, category, decide_one, hint, load, pool, queue, read_again, scale, secs, step, trouble};
+use crate::build::{
+    at, category, decide_as_listed, decide_one, hint, load, pool, queue, read_again, scale, secs, step, trouble,
+};
 
 /// Ten ready pods, nothing in their way.
 fn ten(scheduled: u32, running: u32, idle: u32) -> QueueObservation {
@@ -108,10 +110,15 @@ fn nothing_goes_by_a_reading_from_before_the_clock_stepped_back() {
 #[test]
 fn young_pods_stay_until_min_age() {
     let mut queue = ten(0, 0, 10);
-    queue.pools[0].memory.asked.get_mut("a").unwrap().raised_at = Some(at(-90));
+    for pod in &mut queue.pools[0].generations[0].agents {
+        pod.created_at = at(-90);
+    }
     read_again(&mut queue, load(0, 0, 10), at(29));
-    assert_eq!(waits(&decide_one(&queue, at(29))), "TooYoung");
-    assert_eq!(decide_one(&queue, at(30)).target, Pods(0));
+    assert_eq!(waits(&decide_as_listed(&queue, at(29))[0]), "TooYoung");
+    assert_eq!(decide_as_listed(&queue, at(30))[0].target, Pods(0));
+    // Older ones beside them go.
+    queue.pools[0].generations[0].agents[3].created_at = at(-91);
+    assert_eq!(decide_as_listed(&queue, at(29))[0].target, Pods(9));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A tiny world around the policy: jobs, agents, pods that take their time, readings that lag, and a script of accidents.
 //!
-//! One pass is five seconds of true time. Deployments take the worst pods they may: those that are not ready first, as a
-//! `ReplicaSet` does, then busy ones.
+//! One pass is five seconds of true time. Deployments take the worst pods they may: those that are
+//! not ready first, as a `ReplicaSet` does, then by what is written on them, then busy ones.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -12,7 +12,8 @@ use kitepool_policy::{
     hints::Hints,
     memory::Memory,
     observation::{
-        Generation, GoodReading, Hint, Load, PodCounts, PoolObservation, QueueObservation, Reading, Trouble,
+        AgentPod, AgentState, Generation, GoodReading, Hint, Load, PodCounts, PoolObservation, QueueObservation, Rank,
+        Reading, Sign, Trouble,
     },
     spec::{Pause, PoolSpec},
     units::{Agents, Jobs, Pods},
@@ -20,7 +21,7 @@ use kitepool_policy::{
     violations::{History, Tick},
 };
 
-use crate::build::at;
+use crate::build::{agent, at};
 
 pub(crate) const PASS_SECS: i64 = 5;
 /// A poll every ten seconds, as Buildkite asks for.
@@ -49,13 +50,24 @@ pub(crate) enum Happening {
     Paused { pool: usize, pause: Pause },
     /// Pods of a pool's newest generation stop becoming ready, or go on.
     CrashLoop { pool: usize, looping: bool },
+    /// Agents in a pool's newest generation do not answer any more, or do again.
+    Muted { pool: usize, muted: bool },
+    /// A pool's newest generation takes others than the marked ones, or no longer does.
+    Hostile { pool: usize, hostile: bool },
+    /// Somebody evicts a pod of a pool's newest generation.
+    Evicted { pool: usize },
 }
 
 #[derive(Debug)]
 struct Pod {
+    number: u32,
     age: u32,
+    made_at: Timestamp,
     agents: Vec<Option<u32>>,
     is_draining: bool,
+    sign: Sign,
+    /// What its agents said last, and since when.
+    said: Option<(AgentState, Timestamp)>,
 }
 
 impl Pod {
@@ -70,6 +82,8 @@ struct Deployment {
     replicas: u32,
     pods: Vec<Pod>,
     is_looping: bool,
+    is_muted: bool,
+    is_hostile: bool,
 }
 
 #[derive(Debug)]
@@ -103,6 +117,8 @@ pub(crate) struct World {
     pub policy: Policy,
     pub places: Vec<Place>,
     pub history: History,
+    /// Agents are asked in each of so many passes.
+    pub asks_every: u32,
     /// Passes a pod takes to become ready.
     starts_in: u32,
     /// Passes by which a reading's numbers are late, at most two.
@@ -111,6 +127,8 @@ pub(crate) struct World {
     clock_off: i64,
     queued: VecDeque<(u32, u32)>,
     jobs: u32,
+    /// Pods so far.
+    made: u32,
     hints: Vec<Hint>,
     loads: VecDeque<Load>,
     reading: Reading,
@@ -129,12 +147,14 @@ impl World {
             policy: Box::new(decide),
             places: specs.into_iter().map(place).collect(),
             history: History::default(),
+            asks_every: 1,
             starts_in,
             lag,
             pass: 0,
             clock_off: 0,
             queued: VecDeque::new(),
             jobs: 0,
+            made: 0,
             hints: Vec::new(),
             loads: VecDeque::new(),
             reading: Reading { last_good: None, trouble: Some(Trouble::NotRead) },
@@ -201,6 +221,23 @@ impl World {
                     newest.is_looping = looping;
                 }
             }
+            Happening::Muted { pool, muted } => {
+                if let Some(newest) = self.places[pool % places].deployments.last_mut() {
+                    newest.is_muted = muted;
+                }
+            }
+            Happening::Hostile { pool, hostile } => {
+                if let Some(newest) = self.places[pool % places].deployments.last_mut() {
+                    newest.is_hostile = hostile;
+                }
+            }
+            Happening::Evicted { pool } => {
+                let newest = self.places[pool % places].deployments.last_mut();
+                let living = newest.into_iter().flat_map(|newest| &mut newest.pods).find(|pod| !pod.is_draining);
+                if let Some(pod) = living {
+                    pod.is_draining = true;
+                }
+            }
         }
     }
 
@@ -212,13 +249,13 @@ impl World {
             place.spec.pause = Pause::None;
             place.memory.settle_contest();
             for deployment in &mut place.deployments {
-                deployment.is_looping = false;
+                (deployment.is_looping, deployment.is_muted, deployment.is_hostile) = (false, false, false);
             }
         }
     }
 
     fn run_deployments(&mut self) {
-        let starts_in = self.starts_in;
+        let (starts_in, made_at) = (self.starts_in, self.our_time());
         for place in &mut self.places {
             let agents = usize::try_from(place.spec.agents_per_pod.get()).unwrap();
             for deployment in &mut place.deployments {
@@ -228,11 +265,24 @@ impl World {
                 deployment.pods.retain(|pod| !pod.is_draining || pod.is_busy());
                 let living = |pods: &[Pod]| u32::try_from(pods.iter().filter(|pod| !pod.is_draining).count()).unwrap();
                 while living(&deployment.pods) < deployment.replicas {
-                    deployment.pods.push(Pod { age: 0, agents: vec![None; agents], is_draining: false });
+                    self.made += 1;
+                    deployment.pods.push(Pod {
+                        number: self.made,
+                        age: 0,
+                        made_at,
+                        agents: vec![None; agents],
+                        is_draining: false,
+                        sign: Sign::Plain,
+                        said: None,
+                    });
                 }
                 while living(&deployment.pods) > deployment.replicas {
-                    let looping = deployment.is_looping;
-                    let rank = |pod: &&mut Pod| (pod.age < starts_in || looping, pod.is_busy(), u32::MAX - pod.age);
+                    let (looping, hostile) = (deployment.is_looping, deployment.is_hostile);
+                    let rank = |pod: &&mut Pod| {
+                        let is_cheap = (pod.sign == Sign::Leaving, pod.sign != Sign::Busy);
+                        let by_sign = if hostile { (!is_cheap.0, false) } else { is_cheap };
+                        (pod.age < starts_in || looping, by_sign, pod.is_busy(), u32::MAX - pod.age)
+                    };
                     let Some(victim) = deployment.pods.iter_mut().filter(|pod| !pod.is_draining).max_by_key(rank)
                     else {
                         break;
@@ -303,15 +353,23 @@ impl World {
     }
 
     fn observe(&mut self) -> QueueObservation {
+        let now = self.our_time();
+        let asked_at = at(i64::from(self.pass - self.pass % self.asks_every) * PASS_SECS + self.clock_off);
+        for place in &mut self.places {
+            for deployment in &mut place.deployments {
+                if asked_at == now {
+                    deployment.ask(self.starts_in, now);
+                }
+            }
+        }
         let mut queue = QueueObservation {
             queue: "linux".to_owned(),
             reading: self.reading,
             hints: Hints::default(),
             standing: Agents(0),
-            pools: self.places.iter().map(|place| observed(place, self.starts_in)).collect(),
+            pools: self.places.iter().map(|place| observed(place, self.starts_in, asked_at)).collect(),
             watch: Watch::default(),
         };
-        let now = self.our_time();
         let lives = |hint: &Hint| {
             !matches!(kitepool_policy::standing_of(hint, &queue, now), Standing::Settled | Standing::Expired)
         };
@@ -327,6 +385,12 @@ impl World {
         for decision in decisions {
             let place = self.places.iter_mut().find(|place| place.spec.name == decision.pool).unwrap();
             place.memory = decision.memory.clone();
+            let pods = place.deployments.iter_mut().flat_map(|deployment| &mut deployment.pods);
+            for pod in pods.filter(|_| !fails) {
+                if let Some(change) = decision.signs.iter().find(|change| change.uid == uid(pod.number)) {
+                    pod.sign = change.sign;
+                }
+            }
             for intent in decision.intents.iter().filter(|_| !fails) {
                 match intent {
                     Intent::Create { generation, replicas } => place.deployments.push(Deployment {
@@ -334,6 +398,8 @@ impl World {
                         replicas: replicas.0,
                         pods: Vec::new(),
                         is_looping: false,
+                        is_muted: false,
+                        is_hostile: false,
                     }),
                     Intent::Scale { generation, from, to } => {
                         let found = place.deployments.iter_mut().find(|found| found.name == *generation).unwrap();
@@ -369,7 +435,34 @@ fn places_in(queue: &QueueObservation, decisions: &[Decision]) -> u32 {
     decisions.iter().map(agents).sum()
 }
 
-fn observed(place: &Place, starts_in: u32) -> PoolObservation {
+fn name_of(pod: u32) -> String {
+    format!("pod-{pod:05}")
+}
+
+fn uid(pod: u32) -> String {
+    agent(&name_of(pod)).uid
+}
+
+impl Deployment {
+    /// Asks every pod.
+    fn ask(&mut self, starts_in: u32, now: Timestamp) {
+        let (is_looping, is_muted) = (self.is_looping, self.is_muted);
+        for pod in &mut self.pods {
+            let busy = u32::try_from(pod.agents.iter().flatten().count()).unwrap();
+            let state = match busy {
+                _ if is_muted => AgentState::Unknown,
+                0 if pod.age < starts_in || is_looping => AgentState::Starting,
+                0 => AgentState::Idle,
+                busy => AgentState::Busy(Agents(busy)),
+            };
+            if pod.said.is_none_or(|(before, _)| before != state) {
+                pod.said = Some((state, now));
+            }
+        }
+    }
+}
+
+fn observed(place: &Place, starts_in: u32, asked_at: Timestamp) -> PoolObservation {
     let generation = |deployment: &Deployment| {
         let count = |is_so: &dyn Fn(&Pod) -> bool| {
             Pods(u32::try_from(deployment.pods.iter().filter(|pod| is_so(pod)).count()).unwrap())
@@ -380,7 +473,21 @@ fn observed(place: &Place, starts_in: u32) -> PoolObservation {
             ready: count(&|pod| !pod.is_draining && is_ready(pod)),
             draining: count(&|pod| pod.is_draining),
             failing: count(&|pod| !pod.is_draining && deployment.is_looping && pod.age > 1),
-            unscheduled: Pods(0),
+            ..PodCounts::default()
+        };
+        let listed = |pod: &Pod| {
+            let (state, since) = pod.said.unwrap_or((AgentState::Unknown, asked_at));
+            let is_chosen = place.memory.rounds.values().any(|round| round.names(&uid(pod.number)));
+            AgentPod {
+                state,
+                since,
+                asked_at: is_chosen.then_some(asked_at),
+                rank: if is_ready(pod) { Rank::Ready } else { Rank::Unready },
+                is_draining: pod.is_draining,
+                created_at: pod.made_at,
+                sign: pod.sign,
+                ..agent(&name_of(pod.number))
+            }
         };
         Generation {
             name: deployment.name.clone(),
@@ -388,6 +495,7 @@ fn observed(place: &Place, starts_in: u32) -> PoolObservation {
             replicas: Pods(deployment.replicas),
             settled: pods.living() == Pods(deployment.replicas),
             pods,
+            agents: deployment.pods.iter().map(listed).collect(),
         }
     };
     PoolObservation {

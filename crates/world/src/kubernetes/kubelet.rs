@@ -415,6 +415,11 @@ impl Kubernetes {
         }
     }
 
+    /// Whether packets reach a pod: it has an address, and its node is there.
+    pub fn is_reachable(&self, pod_uid: &str) -> bool {
+        self.kubelets.get(pod_uid).is_some_and(|kept| kept.address.is_some() && !kept.is_lost)
+    }
+
     /// What happened to the processes of pods since this was asked last, in order.
     pub fn take_signals(&mut self) -> Vec<PodSignal> {
         std::mem::take(&mut self.signals)

@@ -100,6 +100,10 @@ pub struct Kubernetes {
     lost_nodes: BTreeSet<String>,
     /// How many pods are on each node.
     crowds: BTreeMap<String, usize>,
+    /// Nodes that take no more pods.
+    cordoned: BTreeSet<String>,
+    /// Whether `ReplicaSet`s take pods whatever is written on them.
+    is_contrary: bool,
 }
 
 /// What is going to happen.
@@ -142,6 +146,8 @@ impl Kubernetes {
             lacking: BTreeSet::new(),
             lost_nodes: BTreeSet::new(),
             crowds: BTreeMap::new(),
+            cordoned: BTreeSet::new(),
+            is_contrary: false,
             settings,
         }
     }

@@ -43,12 +43,22 @@ impl Kubernetes {
         }
         if active.len() > wanted {
             let many = active.len().saturating_sub(wanted).min(BURST);
-            let victims: Vec<Owned> = in_victim_order(active.clone(), self.now).into_iter().take(many).collect();
+            let mut victims = in_victim_order(active.clone(), self.now);
+            if self.is_contrary {
+                victims.reverse();
+            }
+            victims.truncate(many);
             for (pod, live) in victims {
                 self.delete_pod(&pod, &live, None);
             }
         }
         self.change(key, |replica_set| count(replica_set, active.len(), ready, terminating));
+    }
+
+    /// `ReplicaSet`s take first what they should take last, or no longer: what a real one does only when it looks at an old
+    /// picture of its pods.
+    pub fn set_contrary(&mut self, is_contrary: bool) {
+        self.is_contrary = is_contrary;
     }
 
     fn create_pod(&mut self, key: &Key, replica_set: &Value) {

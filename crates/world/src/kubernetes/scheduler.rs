@@ -92,7 +92,8 @@ impl Kubernetes {
 
     /// The one with the fewest pods, the first of several.
     fn emptiest_node(&self) -> Option<String> {
-        let nodes = self.settings.nodes.iter().filter(|node| !self.lost_nodes.contains(*node));
+        let is_open = |node: &&String| !self.lost_nodes.contains(*node) && !self.cordoned.contains(*node);
+        let nodes = self.settings.nodes.iter().filter(is_open);
         nodes.min_by_key(|node| self.crowds.get(node.as_str()).copied().unwrap_or_default()).cloned()
     }
 
@@ -114,10 +115,17 @@ impl Kubernetes {
         self.agenda.enter(removed, Event::PodsLost(pods));
     }
 
+    /// The node takes no more pods.
+    pub fn cordon(&mut self, node: &str, now: Timestamp) {
+        self.advance(now);
+        self.cordoned.insert(node.to_owned());
+    }
+
     /// Another machine under the same name.
     pub fn restore_node(&mut self, node: &str, now: Timestamp) {
         self.advance(now);
         self.lost_nodes.remove(node);
+        self.cordoned.remove(node);
     }
 
     /// Those that are still there.

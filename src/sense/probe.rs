@@ -1,0 +1,138 @@
+//! Asks the agents of pods what they do, each in its turn, and keeps what each said last for anybody to look at.
+//!
+//! One task asks for all of them: those whose time has come, nearest first, within a budget. What a pod said is never waited for.
+
+mod book;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::Notify, task::JoinSet, time::Instant};
+use tokio_util::task::AbortOnDropHandle;
+
+use self::book::Book;
+pub use self::book::{Heard, Look, Pace, Target};
+use crate::{
+    agents::{self, Ask, Said, Silence},
+    clock::Clock,
+};
+
+/// At most so many are asked in each [`WINDOW`]: a thousand pods within ten seconds, which is how often they ask Buildkite.
+const ASKED_IN_WINDOW: usize = 20;
+/// See [`ASKED_IN_WINDOW`].
+const WINDOW: Duration = Duration::from_millis(200);
+
+/// Answers that are waited for at the same time: all that can be begun within the deadline of one that never comes.
+const WAITING_MAX: usize = 256;
+
+/// Without anything due the task looks at what it has no more often than this.
+const IDLE: Duration = Duration::from_mins(1);
+
+/// The pods that are asked. Dropping it ends the asking.
+pub struct ProbeSet {
+    shared: Arc<Shared>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl std::fmt::Debug for ProbeSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ProbeSet").finish_non_exhaustive()
+    }
+}
+
+struct Shared {
+    way: Arc<dyn Ask>,
+    clock: Clock,
+    wake: Arc<Notify>,
+    changed: Notify,
+    book: Mutex<Book>,
+}
+
+impl Shared {
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ProbeSet {
+    /// Begins, with nobody to ask. What is news wakes `wake`.
+    pub fn begin(way: Arc<dyn Ask>, clock: Clock, wake: Arc<Notify>) -> Self {
+        let shared = Arc::new(Shared { way, clock, wake, changed: Notify::new(), book: Mutex::default() });
+        let task = AbortOnDropHandle::new(tokio::spawn(run(Arc::clone(&shared))));
+        Self { shared, _task: task }
+    }
+
+    /// The pods to ask from now on, by uid. What is new is asked at once; what stays keeps what it said.
+    pub fn set(&self, targets: BTreeMap<String, Target>) {
+        if self.shared.book().set(targets, self.shared.clock.mono()) {
+            self.shared.changed.notify_one();
+        }
+    }
+
+    /// What a pod said last; `None` if it is not asked.
+    pub fn look(&self, uid: &str) -> Option<Look> {
+        self.shared.book().look(uid, self.shared.clock.mono())
+    }
+}
+
+type Answer = (String, Result<Said, Silence>);
+
+async fn run(shared: Arc<Shared>) {
+    let mut asking: JoinSet<Answer> = JoinSet::new();
+    let mut window = Window { since: shared.clock.mono(), begun: 0 };
+    // For as long as somebody wants to know; dropping the set ends it.
+    loop {
+        let next = begin_due(&shared, &mut asking, &mut window);
+        tokio::select! {
+            biased;
+            Some(ended) = asking.join_next(), if !asking.is_empty() => {
+                // A panic while asking: the pod is asked again when its time comes.
+                if let Ok((uid, answer)) = ended {
+                    take_in(&shared, &uid, answer);
+                }
+            }
+            () = shared.changed.notified() => {}
+            () = tokio::time::sleep_until(next) => {}
+        }
+    }
+}
+
+/// How many were begun within the running window.
+struct Window {
+    since: Instant,
+    begun: usize,
+}
+
+/// Begins to ask those whose time has come. Answers when to look again.
+fn begin_due(shared: &Arc<Shared>, asking: &mut JoinSet<Answer>, window: &mut Window) -> Instant {
+    let now = shared.clock.mono();
+    if now.saturating_duration_since(window.since) >= WINDOW {
+        *window = Window { since: now, begun: 0 };
+    }
+    while asking.len() < WAITING_MAX {
+        if window.begun >= ASKED_IN_WINDOW {
+            return window.since + WINDOW;
+        }
+        let Some((uid, address)) = shared.book().due(now) else { break };
+        window.begun += 1;
+        let way = Arc::clone(&shared.way);
+        asking.spawn(async move {
+            let answer = agents::status(&*way, &address).await;
+            (uid, answer)
+        });
+    }
+    shared.book().next_at().unwrap_or(now + IDLE).max(now + Duration::from_millis(1))
+}
+
+fn take_in(shared: &Shared, uid: &str, answer: Result<Said, Silence>) {
+    let (now, wall) = (shared.clock.mono(), shared.clock.now());
+    if shared.book().take_in(uid, answer, now, wall) {
+        shared.wake.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests;
