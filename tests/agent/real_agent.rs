@@ -24,6 +24,9 @@ use tokio::sync::watch;
 /// The health server answers from memory.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// One whose test was killed goes by itself after this; longer than any test lets one live.
+const LEFT_BEHIND: Duration = Duration::from_hours(1);
+
 /// The agent's binary. The first to ask waits for its build, which takes minutes where nothing is kept yet.
 pub(crate) fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
@@ -75,13 +78,14 @@ impl RealAgent {
         let log = folder.join("agent.log");
         let output = File::create(&log).expect("a log file");
         let inside = |name: &str| folder.join(name).into_os_string();
-        let own: [(&str, OsString); 12] = [
+        let own: [(&str, OsString); 13] = [
             ("BUILDKITE_AGENT_ENDPOINT", launch.endpoint.clone().into()),
             ("BUILDKITE_AGENT_TOKEN", launch.token.clone().into()),
             ("BUILDKITE_AGENT_TAGS", launch.tags.clone().into()),
             ("BUILDKITE_AGENT_NAME", launch.name.clone().into()),
             ("BUILDKITE_AGENT_HEALTH_CHECK_ADDR", launch.health.to_string().into()),
             ("BUILDKITE_AGENT_NO_COLOR", "true".into()),
+            ("BUILDKITE_AGENT_DISCONNECT_AFTER_UPTIME", LEFT_BEHIND.as_secs().to_string().into()),
             ("BUILDKITE_BUILD_PATH", inside("builds")),
             ("BUILDKITE_HOOKS_PATH", inside("hooks")),
             ("BUILDKITE_PLUGINS_PATH", inside("plugins")),

@@ -87,6 +87,8 @@ async fn a_real_agent_registers_runs_a_job_and_leaves() {
 const SIMULATED_TIMES: u64 = 30;
 /// As many real agents at once as do not slow each other down on two cores.
 const AT_ONCE: usize = 4;
+/// How far apart the exits of one case may be: two pings of chance, and a busy machine.
+const EXIT_BOUND: Duration = Duration::from_secs(3);
 /// Each case is played with so many draws of chance, and always comes to the same.
 const SEEDS: u64 = 20;
 
@@ -136,10 +138,18 @@ async fn the_real_agent_does_what_the_simulated_ones_do() {
     let playing = join_all(cases.iter().map(|case| case.play(Column::Real)));
     let (played, real_life) = tokio::join!(playing, life(Column::Real));
     let mut rows = Vec::new();
-    for ((case, real), (simulated, exit_after)) in cases.iter().zip(&played).zip(simulated_rows) {
-        let row = row(case, real);
+    for ((case, mut real), (simulated, exit_after)) in cases.iter().zip(played).zip(simulated_rows) {
+        if row(case, &real) != simulated {
+            // Beside forty others on a busy machine the test itself may be late. What is different is different by itself.
+            println!("once more by itself: {}", row(case, &real));
+            real = case.play(Column::Real).await;
+        }
+        let row = row(case, &real);
         if row != simulated {
             wrong.push(format!("real:      {row}\nsimulated: {simulated}\n{}", real.report));
+        }
+        if real.exit_after.unwrap_or_default().abs_diff(exit_after.unwrap_or_default()) > EXIT_BOUND {
+            wrong.push(format!("{row} exit after {:?}, simulated {exit_after:?}", real.exit_after));
         }
         rows.push((row, real.exit_after, exit_after));
     }

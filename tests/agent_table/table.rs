@@ -12,7 +12,7 @@ const HEAD: &str = "# What the real buildkite-agent does, and the simulated agen
 
 Written by `tests/agent/table`, which runs each case with the real agent (the version of [go.mod](go.mod)) against the simulated
 Buildkite, and with the simulated agents of `crates/world` in virtual time. What is in a row is true of both, or the test fails. Times
-are those of the run that wrote this page; they are compared with each other, and not with it.
+are those of the run that wrote this page; they are compared with each other, and not with it. Exits of a row may be 3 s apart.
 
 What Buildkite itself does with jobs and lost agents is simulated in both: it wants a ping a second and a heartbeat every two, gives an
 assigned job away again after 5 s, and misses an agent after 6 s; after 100 s each where calls fail for a while. Without a word on
