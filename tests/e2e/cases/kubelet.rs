@@ -136,7 +136,8 @@ async fn a_container_finds_its_environment_its_arguments_and_its_volumes() {
         ] {
             assert!(lines.iter().any(|line| line == expected), "{expected} is not in {lines:#?}");
         }
-        for (name, value) in [("SPACE", &*case.namespace), ("UID_", uid), ("NODE", &case.process_node(1)), ("IP", address)] {
+        let node = case.process_node(1);
+        for (name, value) in [("SPACE", &*case.namespace), ("UID_", uid), ("NODE", &node), ("IP", address)] {
             assert!(lines.contains(&format!("{name}={value}")), "{name}={value} is not in {lines:#?}");
         }
         assert!(lines.iter().any(|line| line == "eyJ"), "the token of the account: {lines:#?}");
@@ -182,20 +183,27 @@ async fn init_containers_and_sidecars_start_in_order_and_sidecars_end_last_in_re
         let kubelet = case.process_kubelet(1, IMAGES, |_| {}).await;
         let sidecar = "trap 'sleep 0.5; exit 0' TERM; sleep 1; touch /tmp/up-$HOSTNAME-$0; while :; do sleep 0.1; done";
         let started_probe = |file: &str| {
-            json!({ "exec": { "command": ["test", "-e", format!("/tmp/up-ordered-{file}")] }, "periodSeconds": 1, "failureThreshold": 30 })
+            let command = ["test".to_owned(), "-e".to_owned(), format!("/tmp/up-ordered-{file}")];
+            json!({ "exec": { "command": command }, "periodSeconds": 1, "failureThreshold": 30 })
         };
-        case.create_process_pod("ordered", json!({ "spec": {
+        case.create_process_pod(
+            "ordered",
+            json!({ "spec": {
             "restartPolicy": "Never",
             "initContainers": [
                 { "name": "first", "image": "bash", "args": ["sleep 0.3"] },
-                { "name": "outer", "image": "bash", "args": [sidecar, "outer"], "restartPolicy": "Always", "startupProbe": started_probe("outer") },
+                { "name": "outer", "image": "bash", "args": [sidecar, "outer"], "restartPolicy": "Always",
+                  "startupProbe": started_probe("outer") },
                 { "name": "second", "image": "bash", "args": ["test -e /tmp/up-ordered-outer"] },
-                { "name": "inner", "image": "bash", "args": [sidecar, "inner"], "restartPolicy": "Always", "startupProbe": started_probe("inner") },
+                { "name": "inner", "image": "bash", "args": [sidecar, "inner"], "restartPolicy": "Always",
+                  "startupProbe": started_probe("inner") },
             ],
             "containers": [{ "name": "main", "image": "bash", "args": ["test -e /tmp/up-ordered-inner && sleep 2"] }],
-        } }))
+        } }),
+        )
         .await;
-        let pod = case.pod_becomes("ordered", "is initialized", SOON, |pod| pod_condition(pod, "Initialized") == "True").await;
+        let is_initialized = |pod: &Value| pod_condition(pod, "Initialized") == "True";
+        let pod = case.pod_becomes("ordered", "is initialized", SOON, is_initialized).await;
         assert_eq!(state(&pod, "initContainerStatuses", 0)["state"]["terminated"]["reason"], "Completed");
         assert_eq!(state(&pod, "initContainerStatuses", 1)["started"], true);
         let pod = case.pod_becomes("ordered", "succeeds", SOON, |pod| pod["status"]["phase"] == "Succeeded").await;
@@ -203,9 +211,18 @@ async fn init_containers_and_sidecars_start_in_order_and_sidecars_end_last_in_re
         let told = kubelet.ledger().of("ordered");
         let signalled = |what: &What| *what == What::Signalled(15, Why::MainEnded);
         let order = [
-            at(&told, "first", started), at(&told, "first", ended), at(&told, "outer", started), at(&told, "second", started),
-            at(&told, "second", ended), at(&told, "inner", started), at(&told, "main", started), at(&told, "main", ended),
-            at(&told, "inner", signalled), at(&told, "inner", ended), at(&told, "outer", signalled), at(&told, "outer", ended),
+            at(&told, "first", started),
+            at(&told, "first", ended),
+            at(&told, "outer", started),
+            at(&told, "second", started),
+            at(&told, "second", ended),
+            at(&told, "inner", started),
+            at(&told, "main", started),
+            at(&told, "main", ended),
+            at(&told, "inner", signalled),
+            at(&told, "inner", ended),
+            at(&told, "outer", signalled),
+            at(&told, "outer", ended),
         ];
         assert!(order.is_sorted_by_key(|entry| entry.moment), "{told:#?}");
         let waited = at(&told, "second", started).moment - at(&told, "outer", started).moment;
@@ -267,7 +284,8 @@ async fn what_fails_its_startup_or_liveness_probe_is_signalled_and_started_again
         let lives = "trap 'exit 9' TERM; touch /tmp/healthy; sleep 2; rm /tmp/healthy; while :; do sleep 0.1; done";
         case.create_process_pod("sick", json!({ "spec": { "containers": [
             { "name": "live", "image": "bash", "args": [lives], "livenessProbe": {
-                "exec": { "command": ["test", "-e", "/tmp/healthy"] }, "initialDelaySeconds": 1, "periodSeconds": 1, "failureThreshold": 2 } },
+                "exec": { "command": ["test", "-e", "/tmp/healthy"] },
+                "initialDelaySeconds": 1, "periodSeconds": 1, "failureThreshold": 2 } },
             { "name": "start", "image": "bash", "args": ["exec sleep 1000"], "startupProbe": {
                 "tcpSocket": { "port": 9 }, "periodSeconds": 1, "failureThreshold": 3, "terminationGracePeriodSeconds": 2 } },
             { "name": "slow", "image": "bash", "args": ["trap 'exit 8' TERM; while :; do sleep 0.1; done"], "livenessProbe": {
@@ -317,8 +335,8 @@ async fn starts(case: &Case, kubelet: &ProcessKubelet, pod: &str, number: usize)
 async fn what_crashes_is_started_again_after_longer_and_longer_pauses() {
     process_case("kubelet-crash", 1, DEADLINE, async |case| {
         let kubelet = case.process_kubelet(1, IMAGES, |settings| settings.back_off = Duration::from_secs(1)).await;
-        case.create_process_pod("crash", json!({ "spec": { "containers": [{ "name": "main", "image": "bash", "args": ["exit 3"] }] } }))
-            .await;
+        let crashes = json!([{ "name": "main", "image": "bash", "args": ["exit 3"] }]);
+        case.create_process_pod("crash", json!({ "spec": { "containers": crashes } })).await;
         let pod = case.pod_becomes("crash", "backs off", SOON, |pod| {
             state(pod, "containerStatuses", 0)["state"]["waiting"]["reason"] == "CrashLoopBackOff"
         }).await;
@@ -335,7 +353,7 @@ async fn what_crashes_is_started_again_after_longer_and_longer_pauses() {
         }
 
         case.create_process_pod("once", json!({ "spec": { "restartPolicy": "OnFailure", "containers": [
-            { "name": "main", "image": "bash", "args": ["if [[ -e /tmp/seen ]]; then exit 0; fi; touch /tmp/seen; exit 1"] }] } }))
+            { "name": "main", "image": "bash", "args": ["[[ ! -e /tmp/seen ]] || exit 0; touch /tmp/seen; exit 1"] }] } }))
             .await;
         let pod = case.pod_becomes("once", "succeeds", SOON, |pod| pod["status"]["phase"] == "Succeeded").await;
         assert_eq!(state(&pod, "containerStatuses", 0)["restartCount"], 1);
