@@ -360,6 +360,7 @@ mod tests {
         let labels = PoolLabels { namespace: "n".to_owned(), pool: "p".to_owned() };
         metrics.pool(&labels, PoolNumbers::default());
         metrics.condition(&labels, ConditionType::Ready, true);
+        metrics.webhooks_are_on(&["stored"]);
         let wanted = table(&registry);
         if update_is_asked_for() {
             std::fs::write(&path, format!("{before}{BEGIN}{wanted}{END}{after}")).unwrap();
@@ -379,6 +380,7 @@ mod tests {
         let labels = PoolLabels { namespace: "ci".to_owned(), pool: "linux".to_owned() };
         metrics.pool(&labels, PoolNumbers::default());
         metrics.condition(&labels, ConditionType::Ready, true);
+        metrics.webhooks_are_on(&["stored"]);
         metrics.forget(&labels);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
