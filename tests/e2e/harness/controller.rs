@@ -55,6 +55,9 @@ impl Controller {
                 "600",
                 "--write-budget",
                 "50",
+                // Simulated agents answer on addresses of this machine, which the API server knows no way to.
+                "--probe",
+                "direct",
             ]);
         }
         let child = command
