@@ -7,8 +7,8 @@
 //! ```
 
 pub mod act;
+mod agents;
 pub mod announce;
-mod asking;
 pub mod conditions;
 pub mod departures;
 pub mod hint_sweep;

@@ -122,3 +122,97 @@ impl Signs {
         while self.running.join_next().await.is_some() {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        num::NonZeroU32,
+        sync::{Mutex, PoisonError},
+    };
+
+    use http::{Request, Response};
+    use jiff::Timestamp;
+    use kube::{Client, client::Body};
+    use tower::service_fn;
+
+    use super::*;
+
+    type Log = Arc<Mutex<Vec<String>>>;
+
+    /// An API server that answers all writes with this status, and whom they were about.
+    fn server(status: u16) -> (Client, Log) {
+        let log = Log::default();
+        let seen = Arc::clone(&log);
+        let service = service_fn(move |request: Request<Body>| {
+            let pod = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
+            seen.lock().unwrap_or_else(PoisonError::into_inner).push(pod);
+            let body = match status {
+                200 => r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"}}"#.to_owned(),
+                code => format!(r#"{{"kind":"Status","code":{code},"message":"no","reason":"x","status":"Failure"}}"#),
+            };
+            let answer = Response::builder().status(status).body(Body::from(body.into_bytes())).unwrap();
+            async move { Ok::<_, std::convert::Infallible>(answer) }
+        });
+        (Client::new(service, "ci"), log)
+    }
+
+    fn signs(client: Client, budget: u32) -> Signs {
+        let clock = Clock::fixed(Timestamp::UNIX_EPOCH);
+        let writer = Writer::new(client, NonZeroU32::new(budget).unwrap(), clock.clone());
+        Signs::new(Arc::new(writer), clock, Arc::default())
+    }
+
+    fn wanted(pod: &str, sign: Sign) -> Wanted {
+        let (pod, uid) = (pod.to_owned(), format!("uid-{pod}"));
+        let change = SignChange { generation: "linux-a".to_owned(), pod, uid, sign };
+        Wanted { pool: "pool".to_owned(), namespace: "ci".to_owned(), change }
+    }
+
+    async fn after(signs: &mut Signs, time: Duration) -> Vec<bool> {
+        tokio::time::sleep(time).await;
+        signs.ended().into_iter().map(|ended| ended.result.is_ok()).collect()
+    }
+
+    fn written(log: &Log) -> Vec<String> {
+        std::mem::take(&mut log.lock().unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sign_is_written_once_until_the_watch_should_have_shown_it_and_another_at_once() {
+        let (client, log) = server(200);
+        let mut signs = signs(client, 50);
+        signs.put_up(vec![wanted("a", Sign::Busy)]);
+        signs.put_up(vec![wanted("a", Sign::Busy)]);
+        assert_eq!(after(&mut signs, Duration::from_secs(1)).await, [true]);
+        signs.put_up(vec![wanted("a", Sign::Busy)]);
+        assert!(after(&mut signs, Duration::from_secs(1)).await.is_empty());
+        signs.put_up(vec![wanted("a", Sign::Plain)]);
+        assert_eq!(after(&mut signs, Duration::from_secs(6)).await, [true]);
+        signs.ended();
+        signs.put_up(vec![wanted("a", Sign::Plain)]);
+        after(&mut signs, Duration::from_secs(6)).await;
+        assert_eq!(written(&log), ["a", "a"], "the last was written a moment ago by what the set knows");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_is_told_and_tried_again_a_little_later() {
+        let (client, log) = server(403);
+        let mut signs = signs(client, 50);
+        for expected in [1, 1, 1, 2] {
+            signs.put_up(vec![wanted("a", Sign::Busy)]);
+            after(&mut signs, Duration::from_millis(1_500)).await;
+            assert_eq!(log.lock().unwrap().len(), expected);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn busy_ones_come_first_when_turns_are_short() {
+        let (client, log) = server(200);
+        let mut signs = signs(client, 8);
+        let mut all: Vec<Wanted> = (0..6).map(|number| wanted(&format!("idle-{number}"), Sign::Plain)).collect();
+        all.extend((0..2).map(|number| wanted(&format!("busy-{number}"), Sign::Busy)));
+        signs.put_up(all);
+        after(&mut signs, Duration::from_millis(1)).await;
+        assert_eq!(written(&log), ["busy-0", "busy-1"], "a quarter of the budget at once");
+    }
+}

@@ -13,9 +13,9 @@ use std::{
 use jiff::Timestamp;
 use kitepool_api::validate::ValidPool;
 use kitepool_policy::{
-    decision::{Decision, SignChange},
+    decision::Decision,
     memory::Memory,
-    observation::{Sign, Trouble},
+    observation::Trouble,
     spec::{Mode, PoolName},
     unsatisfiable::Watch,
 };
@@ -23,7 +23,7 @@ use tokio::{sync::Notify, task::JoinSet, time::Instant};
 
 use super::{
     act::{Act, Work, Writers},
-    announce, asking, conditions,
+    announce, conditions,
     departures::Departures,
     hint_sweep::HintSweep,
     hints::HintIndex,
@@ -33,7 +33,7 @@ use super::{
     readings::{QueueKey, Readings, Seen},
     run::Shared,
     show,
-    signs::{Signs, Wanted},
+    signs::Signs,
     snapshot::{NamespaceSnapshot, Overlay},
     verdict,
 };
@@ -77,11 +77,11 @@ pub struct Term {
     writers: Writers,
     hints: HintIndex,
     sweep: HintSweep,
-    probes: ProbeSet,
-    signs: Signs,
-    departures: Departures,
+    pub(super) probes: ProbeSet,
+    pub(super) signs: Signs,
+    pub(super) departures: Departures,
     pub(super) announcer: Announcer,
-    pools: BTreeMap<String, PoolState>,
+    pub(super) pools: BTreeMap<String, PoolState>,
     overlay: Overlay,
     /// What the readings of each queue have in common. A new term begins anew, which costs a minute's delay.
     watches: BTreeMap<QueueKey, Watch>,
@@ -200,67 +200,10 @@ impl Term {
         self.shared.metrics.hints(0, 0);
     }
 
-    /// Counts the agents that are gone, and tells of those that nobody here wanted to go.
-    fn note_departures(&mut self, candidates: &[Candidate]) {
-        for candidate in candidates {
-            let (view, spec) = (candidate.view(), &candidate.valid.spec);
-            let departures = self.departures.follow(&candidate.facts, &candidate.memory);
-            for departure in &departures {
-                let agents = u64::from(spec.agents_per_pod.get());
-                self.shared.metrics.gone(&show::labels(&view.name), departure.cause, agents);
-                tracing::info!(pool = %view.name, pod = departure.pod, cause = departure.cause.as_str(), "agent gone");
-            }
-            if !self.shared.config.is_dry_run {
-                let about = reference(&view.name, &view.uid);
-                for notice in announce::departures(&about, &departures) {
-                    self.announcer.announce(notice);
-                }
-            }
-        }
-    }
-
-    /// Tells the prober whom to ask, and how soon again.
-    fn ask(&mut self, candidates: &[Candidate], decisions: &BTreeMap<String, Decision>) {
-        let mut targets = BTreeMap::new();
-        for candidate in candidates {
-            let pace = asking::pace(candidate, decisions.get(&candidate.view().uid));
-            targets.extend(asking::targets(&candidate.facts, pace));
-        }
-        self.probes.set(targets);
-    }
-
-    /// Puts up the signs that decisions ask for, those of the chosen ones only after the choice is recorded.
-    fn put_up_signs(&mut self, candidates: &[Candidate], decisions: &BTreeMap<String, Decision>) {
-        if self.shared.config.is_dry_run {
-            return;
-        }
-        let mut wanted = Vec::new();
-        for candidate in candidates {
-            let view = candidate.view();
-            let (Some(decision), Some(state)) = (decisions.get(&view.uid), self.pools.get(&view.uid)) else { continue };
-            let is_recorded = |change: &&SignChange| {
-                let round = state.memory.rounds.get(&change.generation);
-                change.sign != Sign::Leaving || round.is_some_and(|round| round.names(&change.uid))
-            };
-            wanted.extend(decision.signs.iter().filter(is_recorded).map(|change| Wanted {
-                pool: view.uid.clone(),
-                namespace: view.name.namespace.clone(),
-                change: change.clone(),
-            }));
-        }
-        self.signs.put_up(wanted);
-    }
-
     /// Takes in how the writes of the last ticks ended.
     fn record(&mut self) {
         let at = self.shared.clock.mono();
-        for ended in self.signs.ended() {
-            let outcome = ended.result.as_ref().err().map_or("ok", Error::category);
-            self.shared.metrics.wrote("sign", outcome);
-            if let Some(state) = self.pools.get_mut(&ended.pool) {
-                state.sign_refusal = ended.result.err().and_then(|error| error.refusal());
-            }
-        }
+        self.take_in_signs();
         for outcome in self.writers.ended() {
             let refusal = outcome.refusal();
             let Some(state) = self.pools.get_mut(&outcome.uid) else { continue };

@@ -83,7 +83,8 @@ fn locked(habits: &Mutex<Habits>) -> MutexGuard<'_, Habits> {
     habits.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Every address is given once.
+/// Every address is given once. They are this machine's own, so that simulated agents can answer there, in a block that other
+/// runs on this machine most probably do not use.
 static NEXT_ADDRESS: AtomicU32 = AtomicU32::new(1);
 
 async fn run(pods: Api<Pod>, habits: Arc<Mutex<Habits>>) {
@@ -194,8 +195,8 @@ fn status(pod: &Pod, fate: Fate) -> Value {
         .collect();
     let word = |is_so: bool| if is_so { "True" } else { "False" };
     let condition = |kind: &str, is_so: bool| json!({ "type": kind, "status": word(is_so), "lastTransitionTime": now });
-    let [_, high, middle, low] = NEXT_ADDRESS.fetch_add(1, Ordering::Relaxed).to_be_bytes();
-    let address = format!("10.{high}.{middle}.{low}");
+    let [_, _, high, low] = NEXT_ADDRESS.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    let address = format!("127.{}.{high}.{low}", 20 + std::process::id() % 200);
     json!({
         "phase": "Running",
         "conditions": [

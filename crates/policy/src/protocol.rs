@@ -18,7 +18,7 @@
 //!
 //! At every step before the last: one that is busy, or does not say, is let go; demand that returns lets go of as many as it
 //! needs; a round of nobody is over. Nobody joins a round that has begun, since the `ReplicaSet` could not tell him from those
-//! that were asked twice. Nothing is remembered but the round, and each step goes by what is seen, so that a controller
+//! that were asked twice; only in its first moments, when a want falls by steps, it begins anew with more. Nothing is remembered but the round, and each step goes by what is seen, so that a controller
 //! which ends after any of these writes leaves the next one where it was.
 //!
 //! That an agent is asked twice is not what keeps its job alive: one that was given a job says that it is idle for up to two
@@ -42,6 +42,9 @@ pub const PING: Duration = Duration::from_secs(10);
 
 /// The second answer must be from just now. Pods of an open round are asked every two seconds.
 pub const ANSWER_FRESH: Duration = Duration::from_secs(10);
+
+/// A round that is younger begins anew when more may go: agents that fall idle together are heard of within as long.
+const GATHERING: Duration = Duration::from_secs(2);
 
 /// Idle times that differ by less are alike, and the node decides: agents are not asked more finely than some seconds.
 const IDLE_GRAIN_SECS: i64 = 60;
@@ -158,9 +161,15 @@ pub(crate) fn go_on(
 ) -> Turn {
     let is_left = |round: &&Round| fit(generation, offer, min_age, now, |pod| round.names(&pod.uid)).ok();
     let going_on = round.and_then(|round| Some((round, is_left(&round)?)));
-    // Where nobody is left, others may be fit.
     let (round, chosen) = match going_on {
-        Some((round, chosen)) => (Some(round), Ok(chosen)),
+        Some((round, chosen)) if round.lowered.is_some() || elapsed(round.since, now) > GATHERING => {
+            (Some(round), Ok(chosen))
+        }
+        Some((round, chosen)) => match choose(generation, offer, min_age, now) {
+            Ok(more) if more.pods() > chosen.pods() => (None, Ok(more)),
+            Ok(_) | Err(_) => (Some(round), Ok(chosen)),
+        },
+        // Where nobody is left, others may be fit.
         None => (None, choose(generation, offer, min_age, now)),
     };
     let Chosen { victims, ready } = match chosen {

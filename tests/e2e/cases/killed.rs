@@ -37,17 +37,21 @@ async fn burst_roll_and_decay(case: &Case, patience: u32) {
     case.history.bound("linux", 2..=6);
     case.buildkite.jobs("linux", 2);
     case.define(DEFINITION, template("agent", "second")).await;
-    crate::harness::eventually("the second generation alone has two", Duration::from_secs(90) * patience, async || {
-        let generations = case.generations("linux").await;
-        let shown: Vec<_> = generations.iter().map(|each| (each.name_any(), replicas(each))).collect();
-        let is_so = shown.iter().all(|(name, replicas)| *replicas == if *name == first { 0 } else { 2 });
-        if is_so && shown.iter().any(|(name, _)| *name != first) { Ok(()) } else { Err(format!("{shown:?}")) }
-    })
+    crate::harness::eventually(
+        "the second generation alone has two",
+        Duration::from_secs(150) * patience,
+        async || {
+            let generations = case.generations("linux").await;
+            let shown: Vec<_> = generations.iter().map(|each| (each.name_any(), replicas(each))).collect();
+            let is_so = shown.iter().all(|(name, replicas)| *replicas == if *name == first { 0 } else { 2 });
+            if is_so && shown.iter().any(|(name, _)| *name != first) { Ok(()) } else { Err(format!("{shown:?}")) }
+        },
+    )
     .await;
     case.reaches("linux", 2, SOON * patience).await;
     case.history.bound("linux", 0..=6);
     case.buildkite.jobs("linux", 0);
-    case.reaches("linux", 0, Duration::from_secs(90) * patience).await;
+    case.reaches("linux", 0, Duration::from_secs(150) * patience).await;
     crate::harness::eventually("one generation is left", Duration::from_mins(1) * patience, async || {
         let generations = case.generations("linux").await.len();
         if generations == 1 { Ok(()) } else { Err(format!("{generations} generations")) }

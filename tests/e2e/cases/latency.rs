@@ -96,7 +96,7 @@ fn last_scale(replica: &Replica, queue: &str) -> (u64, Option<Timestamp>) {
 }
 
 async fn stands_at(replica: &Replica, queue: &str, replicas: u32) {
-    eventually(&format!("{queue} stands at {replicas}"), Duration::from_mins(1), async || {
+    eventually(&format!("{queue} stands at {replicas}"), Duration::from_mins(2), async || {
         let (stands, _) = last_scale(replica, queue);
         if stands == u64::from(replicas) { Ok(()) } else { Err(format!("{stands}")) }
     })

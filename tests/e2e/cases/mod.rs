@@ -5,6 +5,7 @@ mod agents_load;
 mod agents_trouble;
 mod away;
 mod broken;
+mod chosen;
 mod decay;
 mod disturbed;
 mod generations;
@@ -31,5 +32,6 @@ use std::time::Duration;
 /// What is to happen at once, on a machine that does other things besides.
 const SOON: Duration = Duration::from_secs(20);
 
-/// A shrink waits for a reading that surely knows the last change, which takes about ten seconds, and then for its window.
-const SHRINKS: Duration = Duration::from_secs(45);
+/// A shrink waits for a reading that surely knows the last change, which takes about ten seconds, for its window, and for the
+/// second answer of those that are chosen, which takes ten more; and it may take two rounds.
+const SHRINKS: Duration = Duration::from_secs(75);

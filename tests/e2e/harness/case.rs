@@ -40,7 +40,7 @@ pub(crate) struct Case {
     pub(crate) buildkite: SimulatedBuildkite,
     pub(crate) kubelet: SimulatedKubelet,
     pub(crate) history: History,
-    _agents: SimulatedAgents,
+    pub(crate) agents: SimulatedAgents,
     folder: PathBuf,
     token: String,
 }
@@ -104,7 +104,7 @@ impl Case {
         let buildkite = SimulatedBuildkite::start().await;
         let case = Self {
             token: chart::token(&admin, &namespace).await,
-            _agents: SimulatedAgents::start(access.client().await, &namespace, buildkite.registry()),
+            agents: SimulatedAgents::start(access.client().await, &namespace, buildkite.registry()),
             buildkite,
             kubelet: SimulatedKubelet::start(access.client().await, &namespace, Habits::default()),
             history: History::start(access.client().await, &namespace),

@@ -32,11 +32,12 @@ const PLACEHOLDER: &str = "e2e-placeholder";
 const KUBERNETES: &str = "1.36.0";
 
 /// What a case's namespace takes over from the chart, in this order.
-const KINDS: [(&str, &str, &str); 4] = [
+const KINDS: [(&str, &str, &str); 5] = [
     ("", "v1", "ServiceAccount"),
     ("rbac.authorization.k8s.io", "v1", "Role"),
     ("rbac.authorization.k8s.io", "v1", "RoleBinding"),
     ("", "v1", "ResourceQuota"),
+    ("policy", "v1", "PodDisruptionBudget"),
 ];
 
 /// All documents of the chart, rendered by helm or by the one who set `KITEPOOL_E2E_RENDERED`.

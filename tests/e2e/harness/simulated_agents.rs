@@ -1,14 +1,27 @@
-//! Simulated agents: each ready pod of a queue counts as connected at the simulated Buildkite, `agentsPerPod` times.
+//! Simulated agents: each ready pod of a queue counts as connected at the simulated Buildkite, `agentsPerPod` times, and answers
+//! `/status.json` on its own address. Jobs stay with the pods that have them for as long as there are as many.
 
-use std::{collections::BTreeMap, pin::pin, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
+use axum::{Json, Router, routing::get};
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, Client, ResourceExt as _,
     runtime::watcher::{self, Event},
 };
-use tokio_util::sync::{CancellationToken, DropGuard};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::AbortOnDropHandle,
+};
 
 use super::{deployments::is_ready, simulated_buildkite::Registry};
 
@@ -18,6 +31,7 @@ pub(crate) const FOREIGN_QUEUE_LABEL: &str = "e2e/queue";
 
 /// A running simulation; it ends when it is dropped.
 pub(crate) struct SimulatedAgents {
+    crew: Arc<Crew>,
     _ends: DropGuard,
 }
 
@@ -26,16 +40,94 @@ impl SimulatedAgents {
     pub(crate) fn start(client: Client, namespace: &str, registry: Registry) -> Self {
         let end = CancellationToken::new();
         let pods = Api::namespaced(client, namespace);
-        tokio::spawn(end.clone().run_until_cancelled_owned(follow(pods, registry)));
-        Self { _ends: end.drop_guard() }
+        let crew = Arc::new(Crew { registry, state: Mutex::default() });
+        tokio::spawn(end.clone().run_until_cancelled_owned(follow(pods, Arc::clone(&crew))));
+        Self { crew, _ends: end.drop_guard() }
+    }
+
+    /// The pods whose agents have a job.
+    pub(crate) fn busy(&self) -> BTreeSet<String> {
+        let pods: Vec<String> = self.crew.state().workers.keys().cloned().collect();
+        pods.into_iter().filter(|pod| self.crew.busy(pod) > 0).collect()
     }
 }
 
-async fn follow(pods: Api<Pod>, registry: Registry) {
+/// Where the controller asks, as `src/pods/contract.rs` has it.
+const HEALTH_PORT: u16 = 3901;
+
+/// Which pods have jobs.
+struct Crew {
+    registry: Registry,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Queue and agents of each connected pod.
+    workers: BTreeMap<String, (String, u32)>,
+    /// Agents with a job.
+    busy: BTreeMap<String, u32>,
+}
+
+impl Crew {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many agents of a pod have a job: those that had one keep it, as far as there are jobs.
+    fn busy(&self, pod: &str) -> u32 {
+        let mut state = self.state();
+        let State { workers, busy } = &mut *state;
+        let Some((queue, _)) = workers.get(pod).cloned() else { return 0 };
+        busy.retain(|pod, _| workers.contains_key(pod));
+        let mut left = self.registry.running(&queue);
+        let of_queue = || workers.iter().filter(|(_, (of, _))| *of == queue);
+        for (pod, _) in of_queue() {
+            let kept = busy.get(pod).copied().unwrap_or(0).min(left);
+            left -= kept;
+            busy.insert(pod.clone(), kept);
+        }
+        for (pod, (_, agents)) in of_queue() {
+            let more = (agents - busy[pod]).min(left);
+            left -= more;
+            *busy.entry(pod.clone()).or_default() += more;
+        }
+        busy[pod]
+    }
+
+    fn status(&self, pod: &str, agents: u32) -> Value {
+        let busy = self.busy(pod);
+        let worker =
+            |number| json!({ "status": if number < busy { "busy" } else { "idle" }, "spawn_index": number + 1 });
+        let word = if busy > 0 { "busy" } else { "idle" };
+        json!({ "health": "ok", "aggregate_status": word, "workers": (0..agents).map(worker).collect::<Vec<_>>() })
+    }
+}
+
+/// Answers for a pod until it is dropped.
+fn answer(crew: &Arc<Crew>, pod: &Pod) -> Option<AbortOnDropHandle<()>> {
+    pod.labels().get(QUEUE_LABEL)?;
+    let ip: IpAddr = pod.status.as_ref()?.pod_ip.as_deref()?.parse().ok()?;
+    let (crew, name, agents) = (Arc::clone(crew), pod.name_any(), spawned(pod));
+    Some(AbortOnDropHandle::new(tokio::spawn(async move {
+        let Ok(listener) = TcpListener::bind((ip, HEALTH_PORT)).await else { return };
+        let status = move || async move { Json(crew.status(&name, agents)) };
+        drop(axum::serve(listener, Router::new().route("/status.json", get(status))).await);
+    })))
+}
+
+async fn follow(pods: Api<Pod>, crew: Arc<Crew>) {
+    let mut answering: BTreeMap<String, AbortOnDropHandle<()>> = BTreeMap::new();
     let mut events = pin!(watcher::watcher(pods, watcher::Config::default()));
     let mut workers: BTreeMap<String, (String, u32)> = BTreeMap::new();
     let mut incoming = None;
     while let Some(event) = events.next().await {
+        if let Ok(Event::InitApply(pod) | Event::Apply(pod)) = &event
+            && is_ready(pod)
+            && !answering.contains_key(&pod.name_any())
+        {
+            answering.extend(answer(&crew, pod).map(|task| (pod.name_any(), task)));
+        }
         match event {
             Ok(Event::Init) => incoming = Some(BTreeMap::new()),
             Ok(Event::InitApply(pod)) => {
@@ -48,7 +140,10 @@ async fn follow(pods: Api<Pod>, registry: Registry) {
                 workers.remove(&pod.name_any());
                 workers.extend(worker(&pod));
             }
-            Ok(Event::Delete(pod)) => drop(workers.remove(&pod.name_any())),
+            Ok(Event::Delete(pod)) => {
+                workers.remove(&pod.name_any());
+                answering.remove(&pod.name_any());
+            }
             Err(_away) => {
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 continue;
@@ -59,7 +154,8 @@ async fn follow(pods: Api<Pod>, registry: Registry) {
             for (queue, agents) in workers.values() {
                 *connected.entry(queue.clone()).or_insert(0) += agents;
             }
-            registry.connect(connected);
+            crew.state().workers.clone_from(&workers);
+            crew.registry.connect(connected);
         }
     }
 }

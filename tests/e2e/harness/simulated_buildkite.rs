@@ -72,6 +72,13 @@ impl Registry {
     pub(crate) fn connect(&self, agents: BTreeMap<String, u32>) {
         self.0.lock().expect("no panic while it is held").agents = agents;
     }
+
+    /// How many of a queue's agents run a job.
+    pub(crate) fn running(&self, queue: &str) -> u32 {
+        let world = self.0.lock().expect("no panic while it is held");
+        let jobs = world.loads.get(&(HOME, queue.to_owned())).map_or(0, |load| load.jobs);
+        jobs.min(world.agents.get(queue).copied().unwrap_or(0))
+    }
 }
 
 /// The cluster of [`TOKEN`].

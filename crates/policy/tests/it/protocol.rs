@@ -116,6 +116,20 @@ fn a_chosen_one_that_found_work_is_let_go_and_the_others_go() {
 }
 
 #[test]
+fn a_round_begins_anew_with_more_in_its_first_moments_and_not_later() {
+    let mut queue = six(5);
+    let first = decided(&queue, at(20));
+    assert_eq!(chosen(&first), ["ready-000"]);
+    go_on(&mut queue, &first);
+    (pod(&mut queue, 1).state, pod(&mut queue, 1).sign) = (AgentState::Idle, Sign::Plain);
+    read_again(&mut queue, load(0, 4, 2), at(18));
+    let anew = decided(&queue, at(22));
+    let round = &anew.memory.rounds["a"];
+    assert_eq!((chosen(&anew), round.since), (vec!["ready-000", "ready-001"], at(22)));
+    assert_eq!(chosen(&decided(&queue, at(23))), ["ready-000"]);
+}
+
+#[test]
 fn one_that_does_not_answer_any_more_is_let_go() {
     let mut queue = marked(4);
     pod(&mut queue, 0).state = AgentState::Unknown;
