@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use kitepool_policy::decision::{ForeignChange, Spared};
+use kitepool_policy::{
+    decision::{ForeignChange, Spared},
+    spec::PoolName,
+};
 
 use super::{
     act::Act,
     conditions::Condition,
     departures::{Cause, Departure},
+    hints::Unmatched,
 };
 use crate::cluster::events::{Notice, PoolReference};
 
@@ -34,6 +38,24 @@ pub fn condition(pool: &PoolReference, condition: &Condition) -> Notice {
     let state = if condition.is_true { "" } else { "not " };
     let note = format!("{state}{kind}: {}", condition.message);
     Notice { pool: pool.clone(), is_warning: condition.is_warning(), reason: condition.reason, note }
+}
+
+/// A job that no pool of its queue can run, told at each of them. The note is the same for all jobs that ask for the same, so
+/// that one Event counts them.
+pub fn unmatched(found: &Unmatched) -> Vec<Notice> {
+    let note = format!(
+        "a job on queue {} asks for {}, which no pool of the queue has in spec.tags, so none grows for it. Add the tag to the pool \
+         whose agents can run it, or correct the step's `agents`",
+        found.queue,
+        found.rules.join(", "),
+    );
+    let notice = |(pool, uid): &(PoolName, String)| Notice {
+        pool: PoolReference { namespace: pool.namespace.clone(), name: pool.name.clone(), uid: uid.clone() },
+        is_warning: true,
+        reason: "HintUnmatched",
+        note: note.clone(),
+    };
+    found.pools.iter().map(notice).collect()
 }
 
 /// Replicas that somebody else changed.

@@ -10,7 +10,7 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use kitepool_api::job_hint::HintedJob;
-use kitepool_policy::{Standing, hints::Hints, standing_of};
+use kitepool_policy::{Standing, hints::Hints, spec::PoolName, standing_of};
 use tokio::time::Instant;
 
 use super::{queues::Queue, readings::QueueKey};
@@ -27,12 +27,30 @@ const ORPHAN_TTL: SignedDuration = SignedDuration::from_mins(2);
 /// waits for it.
 const REVIEW_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Pools of one queue in one namespace at which an unmatched job is told; more are hardly read.
+const POOLS_TOLD_MAX: usize = 10;
+
 /// What is known of all hints.
 #[derive(Debug, Default)]
 pub struct HintIndex {
     namespaces: BTreeMap<String, Shelf>,
     queues: BTreeMap<QueueKey, Page>,
     reviewed_at: Option<Instant>,
+    /// Jobs that were found to be unmatched, as long as their hints are there. A new term tells of them once more.
+    told: BTreeSet<String>,
+}
+
+/// A job that asks for what no pool of its queue has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unmatched {
+    /// Its uuid.
+    pub job: String,
+    /// Its queue.
+    pub queue: String,
+    /// What it asks for.
+    pub rules: Vec<String>,
+    /// The pools of the queue beside the hint, with their uids.
+    pub pools: Vec<(PoolName, String)>,
 }
 
 /// The hints of a namespace.
@@ -60,7 +78,7 @@ pub struct HintReview {
     /// Names and uids of hints all of whose jobs are over.
     pub over: Vec<(String, String)>,
     /// Jobs whose rules no pool of their queue satisfies.
-    pub unmatched_jobs: usize,
+    pub unmatched: Vec<Unmatched>,
 }
 
 impl HintIndex {
@@ -122,6 +140,15 @@ impl HintIndex {
         }
     }
 
+    /// The unmatched jobs that were not told yet.
+    pub fn take_unmatched(&mut self) -> Vec<Unmatched> {
+        let all = || self.namespaces.values().flat_map(|shelf| &shelf.review.unmatched);
+        let new: Vec<Unmatched> = all().filter(|found| !self.told.contains(&found.job)).cloned().collect();
+        // Bounded by the hints that there are, and so by their quota.
+        self.told = all().map(|found| found.job.clone()).collect();
+        new
+    }
+
     /// The last review of each namespace.
     pub fn reviews(&self) -> impl Iterator<Item = (&str, &HintReview)> {
         self.namespaces.iter().map(|(namespace, shelf)| (namespace.as_str(), &shelf.review))
@@ -150,12 +177,15 @@ fn review(namespace: &str, hints: &BTreeMap<String, Arc<HintView>>, queues: &ByN
         let mut is_over = true;
         for job in &hint.jobs {
             let named = queues.get(job.queue.as_str()).into_iter().flatten();
-            let serving = named.filter(|(key, queue)| is_for(job, key) && queue.serves(namespace));
+            let serving: Vec<&Queue> = named
+                .filter(|(key, queue)| is_for(job, key) && queue.serves(namespace))
+                .map(|(_, queue)| *queue)
+                .collect();
             let seen = job.as_seen(hint.stored_at);
             let standings: Vec<Standing> =
-                serving.map(|(_, queue)| standing_of(&seen, &queue.observation, now)).collect();
+                serving.iter().map(|queue| standing_of(&seen, &queue.observation, now)).collect();
             if !standings.is_empty() && standings.iter().all(|standing| *standing == Standing::Unmatched) {
-                review.unmatched_jobs += 1;
+                review.unmatched.push(unmatched(job, namespace, &serving));
             }
             // A queue that no pool serves has nobody to settle its hints; time does.
             is_over &= match standings.as_slice() {
@@ -171,6 +201,16 @@ fn review(namespace: &str, hints: &BTreeMap<String, Arc<HintView>>, queues: &ByN
         }
     }
     review
+}
+
+fn unmatched(job: &HintedJob, namespace: &str, serving: &[&Queue]) -> Unmatched {
+    let pools = serving.iter().flat_map(|queue| &queue.uids).filter(|(pool, _)| pool.namespace == namespace);
+    Unmatched {
+        job: job.id.clone(),
+        queue: job.queue.clone(),
+        rules: job.rules.iter().filter(|rule| !rule.starts_with("queue=")).cloned().collect(),
+        pools: pools.map(|(pool, uid)| (pool.clone(), uid.clone())).take(POOLS_TOLD_MAX).collect(),
+    }
 }
 
 fn jobs_for<'a>(hint: &'a HintView, key: &'a QueueKey) -> impl Iterator<Item = &'a HintedJob> {
@@ -220,6 +260,24 @@ mod tests {
     fn key(queue: &str) -> QueueKey {
         let token = crate::sense::poll::TokenKey::File("/mnt/token".to_owned());
         QueueKey::Unknown(token, queue.to_owned())
+    }
+
+    #[test]
+    fn an_unmatched_job_is_told_once_as_long_as_its_hint_is_there() {
+        let found = |job: &str| Unmatched {
+            job: job.to_owned(),
+            queue: "linux".to_owned(),
+            rules: vec!["gpu=true".to_owned()],
+            pools: Vec::new(),
+        };
+        let mut index = HintIndex::default();
+        let review = HintReview { unmatched: vec![found("1"), found("2")], ..HintReview::default() };
+        index.namespaces.insert("ci".to_owned(), Shelf::new(0, Arc::default(), review));
+        assert_eq!(index.take_unmatched().len(), 2);
+        assert_eq!(index.take_unmatched(), []);
+        let review = HintReview { unmatched: vec![found("2"), found("3")], ..HintReview::default() };
+        index.namespaces.insert("ci".to_owned(), Shelf::new(1, Arc::default(), review));
+        assert_eq!(index.take_unmatched(), [found("3")]);
     }
 
     #[test]

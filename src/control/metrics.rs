@@ -50,6 +50,12 @@ struct WriteLabels {
     outcome: &'static str,
 }
 
+/// A queue that has a pool: as many as there are pools.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct QueueLabels {
+    queue: String,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutcomeLabels {
     outcome: &'static str,
@@ -102,7 +108,7 @@ pub struct Metrics {
     buildkite_requests: Family<OutcomeLabels, Counter>,
     buildkite_seconds: Histogram,
     hints: Gauge,
-    hints_unmatched: Gauge,
+    hints_unmatched: Family<QueueLabels, Counter>,
     events_dropped: Gauge<i64, AtomicI64>,
     gone: Family<GoneLabels, Counter>,
     refused: Counter,
@@ -127,7 +133,7 @@ impl Metrics {
             buildkite_requests: Family::default(),
             buildkite_seconds: Histogram::new(REQUEST_BUCKETS_SECONDS),
             hints: Gauge::default(),
-            hints_unmatched: Gauge::default(),
+            hints_unmatched: Family::default(),
             events_dropped: Gauge::default(),
             gone: Family::default(),
             refused: Counter::default(),
@@ -163,7 +169,11 @@ impl Metrics {
         let help = "Time that Buildkite took to answer";
         all.register_with_unit("buildkite_request_duration", help, Unit::Seconds, self.buildkite_seconds.clone());
         all.register("hints", "JobHints in the watched namespaces", self.hints.clone());
-        all.register("hints_unmatched", "Hinted jobs whose rules no pool satisfies", self.hints_unmatched.clone());
+        all.register(
+            "hints_unmatched",
+            "Hinted jobs that ask for what no pool of their queue has",
+            self.hints_unmatched.clone(),
+        );
         all.register("events_dropped", "Events that were not published", self.events_dropped.clone());
         all.register("agents_gone", "Agents that were taken or lost, by cause", self.gone.clone());
         all.register("decisions_refused", "Decisions that would have broken an invariant", self.refused.clone());
@@ -262,10 +272,14 @@ impl Metrics {
         self.buildkite_seconds.observe(took.as_secs_f64());
     }
 
-    /// Hints that there are, and jobs among them that no pool can run.
-    pub fn hints(&self, all: usize, unmatched: usize) {
+    /// A job was hinted that no pool of its queue can run.
+    pub fn hint_unmatched(&self, queue: &str) {
+        self.hints_unmatched.get_or_create(&QueueLabels { queue: queue.to_owned() }).inc();
+    }
+
+    /// Hints that there are.
+    pub fn hints(&self, all: usize) {
         self.hints.set(i64::try_from(all).unwrap_or(i64::MAX));
-        self.hints_unmatched.set(i64::try_from(unmatched).unwrap_or(i64::MAX));
     }
 
     /// Events that were not published, so far.
@@ -361,6 +375,7 @@ mod tests {
         metrics.pool(&labels, PoolNumbers::default());
         metrics.condition(&labels, ConditionType::Ready, true);
         metrics.webhooks_are_on(&["stored"]);
+        metrics.hint_unmatched("linux");
         let wanted = table(&registry);
         if update_is_asked_for() {
             std::fs::write(&path, format!("{before}{BEGIN}{wanted}{END}{after}")).unwrap();

@@ -197,7 +197,7 @@ impl Term {
     /// Takes its series away: whoever leads next shows the pools.
     pub(super) fn end(&mut self) {
         self.forget_all_but(&BTreeSet::new(), &BTreeSet::new());
-        self.shared.metrics.hints(0, 0);
+        self.shared.metrics.hints(0);
     }
 
     /// Takes in how the writes of the last ticks ended.
@@ -466,17 +466,24 @@ impl Term {
 
     /// Deletes what is over. Answers whether there is no hint at all: one that is there may be over at any moment.
     fn sweep_hints(&mut self, queues: &BTreeMap<QueueKey, Queue>, now: Timestamp) -> bool {
-        let (mut all, mut unmatched) = (0, 0);
+        let mut all = 0;
         self.hints.review(queues, &self.watch.namespaces, now, self.shared.clock.mono());
         for (namespace, review) in self.hints.reviews() {
             let Some(cells) = self.watch.namespaces.get(namespace) else { continue };
             all += review.all;
-            unmatched += review.unmatched_jobs;
             if !self.shared.config.is_dry_run {
                 self.sweep.sweep(namespace, &review.over, &cells.hints);
             }
         }
-        self.shared.metrics.hints(all, unmatched);
+        self.shared.metrics.hints(all);
+        for found in self.hints.take_unmatched() {
+            self.shared.metrics.hint_unmatched(&found.queue);
+            if !self.shared.config.is_dry_run {
+                for notice in announce::unmatched(&found) {
+                    self.announcer.announce(notice);
+                }
+            }
+        }
         all == 0
     }
 }

@@ -92,6 +92,13 @@ async fn a_hint_that_no_pool_can_serve_raises_nothing_and_goes_in_time() {
         case.hint_with("linux", "gpu", Timestamp::now(), &["gpu=true"]).await.expect("a hint");
         case.hint("nobody", "other-queue", Timestamp::now()).await.expect("a hint");
         case.keeps("linux", 0..=0, Duration::from_secs(5)).await;
+        eventually("an Event says what no pool has", SOON, async || {
+            let events = case.events("linux").await;
+            let says =
+                |(reason, note): &(String, String)| reason == "HintUnmatched" && note.contains("asks for gpu=true");
+            if events.iter().any(says) { Ok(()) } else { Err(format!("{events:?}")) }
+        })
+        .await;
         case.hint_with("linux", "plain", Timestamp::now(), &["os=linux"]).await.expect("a hint");
         case.reaches("linux", 1, SOON).await;
         eventually("what is settled or too old is deleted", Duration::from_secs(90), async || {
