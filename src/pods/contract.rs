@@ -11,6 +11,9 @@
 //! | readiness probe | `GET /` there: 200 from registration to the end, also while a job runs |
 //! | `terminationGracePeriodSeconds` | `longestJob` |
 //! | labels | pool, queue, generation, managed-by |
+//!
+//! v3 and v4 of the agent read all of it alike. Where the two differ (how long a cancelled job has before it is killed, how workers
+//! get priorities) nothing is added, and what a definition sets is passed on as it stands. The tests run v3.137.2.
 
 /// The container that runs `buildkite-agent`.
 pub const AGENT_CONTAINER: &str = "agent";

@@ -243,6 +243,21 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_added_that_v3_and_v4_of_the_agent_read_differently() {
+        let differing = [
+            "BUILDKITE_CANCEL_GRACE_PERIOD",
+            "BUILDKITE_SIGNAL_GRACE_PERIOD_SECONDS",
+            "BUILDKITE_CANCEL_SIGNAL_TIMEOUT",
+            "BUILDKITE_CANCEL_CLEANUP_TIMEOUT",
+            "BUILDKITE_AGENT_SPAWN_WITH_PRIORITY",
+        ];
+        let template = rendered(&json!({ "spec": { "containers": [{ "name": "agent" }] } }));
+        let added = environment(&template);
+        assert!(added.iter().all(|(name, _)| !differing.contains(&name.as_str())), "{added:?}");
+        assert!(template["spec"]["containers"][0].get("args").is_none(), "a flag could differ as well");
+    }
+
+    #[test]
     fn what_a_definition_sets_is_kept() {
         let template = rendered(&json!({ "spec": {
             "terminationGracePeriodSeconds": 90_000,

@@ -2,6 +2,7 @@
 
 mod adoption;
 mod agents_load;
+mod agents_removals;
 mod agents_trouble;
 mod away;
 mod broken;
