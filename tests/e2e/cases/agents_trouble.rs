@@ -199,7 +199,11 @@ async fn killed_at_every_write(name: &str, side: Side) {
         let written: BTreeSet<Write> =
             writes.iter().map(|write| namer.name(&write.method, &write.path, &write.body)).collect();
         let killed = replica.proxy.killed();
-        assert_eq!(killed, written, "one was not killed at");
+        // A report may come once, at the very end, when nobody waits for another life any more.
+        let matters = |writes: &BTreeSet<Write>| -> BTreeSet<Write> {
+            writes.iter().filter(|write| !write.is_report()).cloned().collect()
+        };
+        assert_eq!(matters(&killed), matters(&written), "one was not killed at");
         assert!(restarts <= killed.len(), "{restarts} restarts after {} kills: it ended by itself", killed.len());
         let acts = killed.iter().filter(|write| !write.is_report()).count();
         let killed = killed.len();

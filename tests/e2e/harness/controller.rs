@@ -47,6 +47,8 @@ impl Controller {
             .args(["--lease-namespace", &launch.namespace, "--lease-name", super::chart::RELEASE])
             .args(["--identity", &launch.identity, "--listen", &listen.to_string()])
             .args(["--log-format", "json", "--log", "info,kitepool=debug,kube_client=off,kube_runtime=off"]);
+        // Agents answer on addresses of this machine, which the API server may know no way to.
+        command.args(["--probe", "direct"]);
         if launch.recorded {
             command.arg("--record").arg(super::records::free_path(&launch.log));
         }
@@ -58,9 +60,6 @@ impl Controller {
                 "600",
                 "--write-budget",
                 "50",
-                // Simulated agents answer on addresses of this machine, which the API server knows no way to.
-                "--probe",
-                "direct",
             ]);
         }
         let child = command
