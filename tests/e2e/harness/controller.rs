@@ -46,6 +46,8 @@ impl Controller {
             .args(["--identity", &launch.identity, "--listen", &listen.to_string()])
             .arg("--record")
             .arg(super::records::free_path(&launch.log))
+            // Simulated agents answer on addresses of this machine, which the API server knows no way to.
+            .args(["--probe", "direct"])
             .args(["--log-format", "json", "--log", "info,kitepool=debug,kube_client=off,kube_runtime=off"]);
         if !launch.bare {
             command.args(["--namespace", &launch.namespace, "--buildkite-endpoint", &launch.endpoint]).args([
@@ -55,9 +57,6 @@ impl Controller {
                 "600",
                 "--write-budget",
                 "50",
-                // Simulated agents answer on addresses of this machine, which the API server knows no way to.
-                "--probe",
-                "direct",
             ]);
         }
         let child = command

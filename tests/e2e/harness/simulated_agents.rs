@@ -1,7 +1,8 @@
 //! Simulated agents: each ready pod of a queue counts as connected at the simulated Buildkite, `agentsPerPod` times, and answers
-//! `/status.json` on its own address. Jobs stay with the pods that have them for as long as there are as many.
+//! `/status.json` on its own address. A job lasts a while with the pod that has it; the next one goes to the youngest that is free.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     pin::pin,
@@ -11,13 +12,13 @@ use std::{
 
 use axum::{Json, Router, routing::get};
 use futures::StreamExt as _;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
 use kube::{
     Api, Client, ResourceExt as _,
     runtime::watcher::{self, Event},
 };
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::Instant};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::AbortOnDropHandle,
@@ -55,6 +56,9 @@ impl SimulatedAgents {
 /// Where the controller asks, as `src/pods/contract.rs` has it.
 const HEALTH_PORT: u16 = 3901;
 
+/// How long a job lasts. Loads say how many there are, not for how long; without an end none would ever leave an old generation.
+const JOB: Duration = Duration::from_secs(15);
+
 /// Which pods have jobs.
 struct Crew {
     registry: Registry,
@@ -63,10 +67,17 @@ struct Crew {
 
 #[derive(Default)]
 struct State {
-    /// Queue and agents of each connected pod.
-    workers: BTreeMap<String, (String, u32)>,
-    /// Agents with a job.
-    busy: BTreeMap<String, u32>,
+    /// The connected pods.
+    workers: BTreeMap<String, Worker>,
+    /// Agents with a job, and since when.
+    busy: BTreeMap<String, (u32, Instant)>,
+}
+
+#[derive(Clone)]
+struct Worker {
+    queue: String,
+    agents: u32,
+    created_at: Option<Timestamp>,
 }
 
 impl Crew {
@@ -74,25 +85,30 @@ impl Crew {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many agents of a pod have a job: those that had one keep it, as far as there are jobs.
+    /// How many agents of a pod have a job: those that had one keep it for its time, as far as there are jobs.
     fn busy(&self, pod: &str) -> u32 {
+        let now = Instant::now();
         let mut state = self.state();
         let State { workers, busy } = &mut *state;
-        let Some((queue, _)) = workers.get(pod).cloned() else { return 0 };
-        busy.retain(|pod, _| workers.contains_key(pod));
+        let Some(Worker { queue, .. }) = workers.get(pod).cloned() else { return 0 };
+        busy.retain(|pod, (_, since)| workers.contains_key(pod) && now.duration_since(*since) < JOB);
         let mut left = self.registry.running(&queue);
-        let of_queue = || workers.iter().filter(|(_, (of, _))| *of == queue);
-        for (pod, _) in of_queue() {
-            let kept = busy.get(pod).copied().unwrap_or(0).min(left);
-            left -= kept;
-            busy.insert(pod.clone(), kept);
+        let mut of_queue: Vec<(&String, &Worker)> = workers.iter().filter(|(_, of)| of.queue == queue).collect();
+        of_queue.sort_by_key(|(pod, worker)| (Reverse(worker.created_at), *pod));
+        for (pod, _) in &of_queue {
+            if let Some((kept, _)) = busy.get_mut(*pod) {
+                *kept = left.min(*kept);
+                left -= *kept;
+            }
         }
-        for (pod, (_, agents)) in of_queue() {
-            let more = (agents - busy[pod]).min(left);
+        for (pod, worker) in of_queue {
+            let (agents, _) = busy.entry(pod.clone()).or_insert((0, now));
+            let more = (worker.agents - *agents).min(left);
+            *agents += more;
             left -= more;
-            *busy.entry(pod.clone()).or_default() += more;
         }
-        busy[pod]
+        busy.retain(|_, (agents, _)| *agents > 0);
+        busy.get(pod).map_or(0, |(agents, _)| *agents)
     }
 
     fn status(&self, pod: &str, agents: u32) -> Value {
@@ -119,7 +135,7 @@ fn answer(crew: &Arc<Crew>, pod: &Pod) -> Option<AbortOnDropHandle<()>> {
 async fn follow(pods: Api<Pod>, crew: Arc<Crew>) {
     let mut answering: BTreeMap<String, AbortOnDropHandle<()>> = BTreeMap::new();
     let mut events = pin!(watcher::watcher(pods, watcher::Config::default()));
-    let mut workers: BTreeMap<String, (String, u32)> = BTreeMap::new();
+    let mut workers: BTreeMap<String, Worker> = BTreeMap::new();
     let mut incoming = None;
     while let Some(event) = events.next().await {
         if let Ok(Event::InitApply(pod) | Event::Apply(pod)) = &event
@@ -151,7 +167,7 @@ async fn follow(pods: Api<Pod>, crew: Arc<Crew>) {
         }
         if incoming.is_none() {
             let mut connected = BTreeMap::new();
-            for (queue, agents) in workers.values() {
+            for Worker { queue, agents, .. } in workers.values() {
                 *connected.entry(queue.clone()).or_insert(0) += agents;
             }
             crew.state().workers.clone_from(&workers);
@@ -160,10 +176,11 @@ async fn follow(pods: Api<Pod>, crew: Arc<Crew>) {
     }
 }
 
-/// The pod's name, queue and agents, if its agents are connected. A draining one without a job leaves at once.
-fn worker(pod: &Pod) -> Option<(String, (String, u32))> {
-    let queue = pod.labels().get(QUEUE_LABEL).or_else(|| pod.labels().get(FOREIGN_QUEUE_LABEL))?;
-    is_ready(pod).then(|| (pod.name_any(), (queue.clone(), spawned(pod))))
+/// The pod, if its agents are connected. A draining one without a job leaves at once.
+fn worker(pod: &Pod) -> Option<(String, Worker)> {
+    let queue = pod.labels().get(QUEUE_LABEL).or_else(|| pod.labels().get(FOREIGN_QUEUE_LABEL))?.clone();
+    let created_at = pod.creation_timestamp().map(|time| time.0);
+    is_ready(pod).then(|| (pod.name_any(), Worker { queue, agents: spawned(pod), created_at }))
 }
 
 /// What the pod's environment says.
