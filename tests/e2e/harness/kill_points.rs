@@ -62,6 +62,15 @@ impl Namer {
                 Write::Act(format!("scale {} from {} to {}", self.number(name), body[0]["value"], body[1]["value"]))
             }
             ("DELETE", name, "deployments") => Write::Act(format!("delete {}", self.number(name))),
+            // Pods have other names in each run, and guards come and go with jobs: one of each kind says it all.
+            ("PATCH", _, "pods") => {
+                let cost = body["metadata"]["annotations"]["controller.kubernetes.io/pod-deletion-cost"].as_str();
+                match cost {
+                    Some(cost) if cost.starts_with('-') => Write::Act("mark a pod that is to go".to_owned()),
+                    Some(_) => Write::Report("guard a pod".to_owned()),
+                    None => Write::Report("take a sign off a pod".to_owned()),
+                }
+            }
             (method, last, before) => Write::Act(format!("{method} {before}/{last}")),
         }
     }
@@ -75,6 +84,12 @@ impl Namer {
         pending.sort();
         if !pending.is_empty() {
             return Write::Intent(pending.join(", "));
+        }
+        let rounds = status["memory"]["rounds"].as_object().into_iter().flatten();
+        let mut chosen: Vec<String> = rounds.map(|(name, _)| format!("choose of {}", self.number(name))).collect();
+        chosen.sort();
+        if !chosen.is_empty() {
+            return Write::Intent(chosen.join(", "));
         }
         let conditions = status["conditions"].as_array().into_iter().flatten();
         let conditions: Vec<Value> =
