@@ -59,7 +59,7 @@ impl Namer {
                 Write::Act(format!("create {} with {}", self.number(name), body["spec"]["replicas"]))
             }
             ("PATCH", "scale", name) => {
-                Write::Act(format!("scale {} from {} to {}", self.number(name), body[0]["value"], body[1]["value"]))
+                Write::Act(format!("scale {}", self.step(name, &body[0]["value"], &body[1]["value"])))
             }
             ("DELETE", name, "deployments") => Write::Act(format!("delete {}", self.number(name))),
             // Pods have other names in each run, and guards come and go with jobs: one of each kind says it all.
@@ -78,9 +78,8 @@ impl Namer {
     fn status(&mut self, status: &Value) -> Write {
         let asked = status["memory"]["asked"].as_object().into_iter().flatten();
         let pending = asked.filter(|(_, asked)| asked["from"] != asked["to"]);
-        let mut pending: Vec<String> = pending
-            .map(|(name, asked)| format!("{} from {} to {}", self.number(name), asked["from"], asked["to"]))
-            .collect();
+        let mut pending: Vec<String> =
+            pending.map(|(name, asked)| self.step(name, &asked["from"], &asked["to"])).collect();
         pending.sort();
         if !pending.is_empty() {
             return Write::Intent(pending.join(", "));
@@ -96,6 +95,16 @@ impl Namer {
             conditions.map(|each| json!([each["type"], each["status"], each["reason"]])).collect();
         let shown = json!([status["replicas"], status["agents"], status["load"], conditions]);
         Write::Report(shown.to_string())
+    }
+
+    /// How many go at once depends on who is idle at that moment, so a step down is the same whatever its size.
+    fn step(&mut self, generation: &str, from: &Value, to: &Value) -> String {
+        let generation = self.number(generation);
+        if to.as_u64() < from.as_u64() {
+            format!("{generation} down")
+        } else {
+            format!("{generation} from {from} to {to}")
+        }
     }
 
     fn number(&mut self, generation: &str) -> String {
@@ -217,8 +226,8 @@ mod tests {
         assert_eq!(first, names("b", "2026-02-02T00:00:00Z"));
         let shown: Vec<String> = first.iter().map(ToString::to_string).collect();
         assert_eq!(shown[0], "create generation 1 with 4");
-        assert_eq!(shown[1], "intent: generation 1 from 4 to 2, generation 2 from 0 to 1");
-        assert_eq!(shown[2], "scale generation 1 from 4 to 2");
+        assert_eq!(shown[1], "intent: generation 1 down, generation 2 from 0 to 1");
+        assert_eq!(shown[2], "scale generation 1 down");
         assert!(first[3].is_report() && shown[3].contains("\"ready\":3"), "{}", shown[3]);
         assert_eq!(shown[4], "delete generation 1");
     }
