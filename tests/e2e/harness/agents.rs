@@ -216,7 +216,14 @@ impl<'a> Agents<'a> {
     pub(crate) async fn all_leave(&self, within: Duration) {
         eventually("all agents leave", within, async || {
             let entries = self.kubelet.ledger().entries();
+            // Within half an hour the machine gives the numbers of processes that have ended to others.
+            let ended: std::collections::BTreeSet<(&str, Option<i32>)> = entries
+                .iter()
+                .filter(|entry| matches!(entry.what, What::Ended(_)))
+                .map(|entry| (entry.pod.as_str(), entry.pid))
+                .collect();
             let alive = entries.iter().filter(|entry| entry.what == What::Started);
+            let alive = alive.filter(|entry| !ended.contains(&(entry.pod.as_str(), entry.pid)));
             let alive = alive.filter_map(|entry| entry.pid).filter(|pid| is_alive(*pid)).count();
             let connected = self.world.with(|buildkite| buildkite.agents());
             if alive + connected == 0 { Ok(()) } else { Err(format!("{alive} alive, {connected} connected")) }

@@ -132,8 +132,13 @@ impl Case {
 
     /// Starts one that asks another Buildkite than the case's own.
     pub(crate) async fn replica_against(&self, endpoint: &str) -> Replica {
+        self.replica_for(endpoint, true).await
+    }
+
+    /// The same, for longer than a record lasts if nothing is to be taken down.
+    pub(crate) async fn replica_for(&self, endpoint: &str, recorded: bool) -> Replica {
         let proxy = Proxy::start(&self.access).await;
-        let launch = Launch { endpoint: endpoint.to_owned(), ..self.launch("a", &proxy, &[]) };
+        let launch = Launch { endpoint: endpoint.to_owned(), recorded, ..self.launch("a", &proxy, &[]) };
         Replica::start(launch, proxy)
     }
 
