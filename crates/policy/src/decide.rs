@@ -119,7 +119,8 @@ fn decide_pool(
 /// Where something holds back growth itself, that comes first.
 fn replacing(pool: &PoolObservation, limited: Limited, wanted: Pods, present: Present, bounds: Bounds) -> Limited {
     let leaving = pool.leaving();
-    if leaving.is_zero() || limited.goal < wanted || pool.spec.pause.stops_up() {
+    // A roll has pods on top already, and counts by what is ready: two reasons to grow would feed each other.
+    if leaving.is_zero() || limited.goal < wanted || pool.spec.pause.stops_up() || pool.is_rolling() {
         return limited;
     }
     let goal = wanted.plus(leaving).min(bounds.max);

@@ -169,8 +169,7 @@ impl<'a> Planner<'a> {
 
         let by_surge =
             if is_open { max.min(want.plus(surge)).minus(left).min(surge.minus(in_flight)) } else { Pods::ZERO };
-        // The goal may lie above what is wanted, where pods are about to go by somebody else's doing; a surge never does.
-        moves.grown = goal.minus(current).max(by_surge.min(want.minus(new_pods)));
+        moves.grown = goal.minus(current).max(by_surge).min(want.minus(new_pods));
         moves.reason = match waits {
             Some(reason) if moves.taken.is_empty() && moves.grown.is_zero() => reason,
             _ if moves.taken.is_empty() && moves.grown.is_zero() => {
