@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, time::Duration};
 use futures::{StreamExt as _, stream};
 use kube::ResourceExt as _;
 
-use super::SOON;
+use super::{SHRINKS, SOON};
 use crate::harness::{
     Case, case,
     case::Replica,
@@ -48,7 +48,7 @@ async fn burst_roll_and_decay(case: &Case, patience: u32) {
         },
     )
     .await;
-    case.reaches("linux", 2, SOON * patience).await;
+    case.reaches("linux", 2, SHRINKS * patience).await;
     case.history.bound("linux", 0..=6);
     case.buildkite.jobs("linux", 0);
     case.reaches("linux", 0, Duration::from_secs(150) * patience).await;
@@ -85,7 +85,7 @@ struct Played {
 async fn play(name: &str, kill: Option<(Side, Victims)>) -> Played {
     let patience = if matches!(kill, Some((_, Victims::Each))) { PATIENCE } else { 1 };
     let mut played = None;
-    case(name, Duration::from_mins(4) * patience, async |case| {
+    case(name, Duration::from_mins(6) * patience, async |case| {
         let start = jiff::Timestamp::now();
         let mut replica = case.controller().await;
         if let Some((side, victims)) = kill {
