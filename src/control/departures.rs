@@ -20,6 +20,10 @@ use kitepool_policy::memory::{Memory, Round};
 use super::{pool::PoolFacts, snapshot::GenerationFacts};
 use crate::cluster::view::{Disruption, PodView};
 
+/// Restarts between two looks at a pod: the kubelet's back-off lets through some in a minute, and after a watch that was away
+/// for long the exact number is nobody's question.
+const CRASHES_MAX: u32 = 100;
+
 /// Why an agent is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Cause {
@@ -132,7 +136,7 @@ fn look(
         disruption: None,
         has_a_cause: is_first && goes,
     });
-    let crashes = pod.restarts.saturating_sub(before.restarts);
+    let crashes = pod.restarts.saturating_sub(before.restarts).min(CRASHES_MAX);
     (before.restarts, before.disruption) = (pod.restarts, pod.disruption.or(before.disruption));
     let mut found: Vec<Departure> = (0..crashes).map(|_| of(Cause::Crashed)).collect();
     if goes && !before.has_a_cause {

@@ -14,6 +14,7 @@ pub mod departures;
 pub mod hint_sweep;
 pub mod hints;
 pub mod metrics;
+pub mod overlay;
 pub mod pool;
 pub mod pool_status;
 pub mod queues;

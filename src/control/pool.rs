@@ -11,9 +11,11 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{
+    overlay::Overlay,
     pool_status,
     readings::Seen,
-    snapshot::{GenerationFacts, NamespaceSnapshot, Overlay},
+    snapshot::{GenerationFacts, NamespaceSnapshot},
+    tick::Candidate,
 };
 use crate::{
     cluster::{
@@ -56,18 +58,38 @@ pub struct PoolState {
 /// most of a tick's time.
 #[derive(Debug, PartialEq)]
 pub struct Quiet {
-    pub(super) view: Identical<PoolView>,
-    pub(super) generations: Vec<GenerationFacts>,
-    pub(super) plan: PlanResult,
-    pub(super) seen: Seen,
-    pub(super) decision: Option<Decision>,
-    pub(super) companions: Vec<PoolName>,
-    pub(super) sign_refusal: Option<String>,
+    view: Identical<PoolView>,
+    generations: Vec<GenerationFacts>,
+    plan: PlanResult,
+    seen: Seen,
+    decision: Option<Decision>,
+    companions: Vec<PoolName>,
+    sign_refusal: Option<String>,
+}
+
+impl Quiet {
+    /// As of this tick.
+    pub(super) fn of(
+        candidate: &Candidate,
+        state: &PoolState,
+        decision: Option<&Decision>,
+        companions: &[PoolName],
+    ) -> Self {
+        Self {
+            view: Identical(Arc::clone(&candidate.facts.view)),
+            generations: candidate.facts.generations.clone(),
+            plan: candidate.plan.clone(),
+            seen: candidate.seen.clone(),
+            decision: decision.cloned(),
+            companions: companions.to_vec(),
+            sign_refusal: state.sign_refusal.clone(),
+        }
+    }
 }
 
 /// Equal to itself alone: what the cells hold never changes, and a changed object is another one.
 #[derive(Debug)]
-pub struct Identical<T>(pub(super) Arc<T>);
+struct Identical<T>(Arc<T>);
 
 impl<T> PartialEq for Identical<T> {
     fn eq(&self, other: &Self) -> bool {

@@ -1,6 +1,6 @@
 //! One instant's picture of a pool, out of the cells and of what our own writes left that the watch has not shown yet.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
 use kitepool_api::GENERATION_LABEL;
@@ -8,9 +8,8 @@ use kitepool_policy::{
     observation::{AgentPod, AgentState, Generation, PodCounts, Rank},
     units::Pods,
 };
-use tokio::time::Instant;
 
-use super::act::Landed;
+use super::{act::Landed, overlay::Overlay};
 use crate::{
     agents::Silence,
     cluster::{
@@ -35,7 +34,7 @@ pub struct NamespaceSnapshot {
     failures: BTreeMap<String, Failure>,
     strangers: Vec<Arc<PodView>>,
     /// Whether the watch of Deployments is well.
-    is_followed: bool,
+    pub(super) is_followed: bool,
     now: Timestamp,
 }
 
@@ -60,56 +59,6 @@ pub struct GenerationFacts {
 
 /// A ready pod whose agents say nothing for so long is told of. A rollout of a `NetworkPolicy` or a node under load takes minutes.
 const SILENCE_MAX: SignedDuration = SignedDuration::from_mins(10);
-
-/// An entry that a healthy watch has not shown after this long never will be: the Deployment was gone before it could be. A
-/// watch that died in silence is noticed after 75 s and lists again; until then its old numbers must not stand against
-/// what we know, or our own write would pass for somebody else's.
-const OVERLAY_MAX: Duration = Duration::from_mins(2);
-
-/// What our own writes left, until the cells show it.
-#[derive(Debug, Default)]
-pub struct Overlay(BTreeMap<String, BTreeMap<String, (Landed, Instant)>>);
-
-impl Overlay {
-    /// A write of the pool with this uid landed.
-    pub fn landed(&mut self, uid: &str, deployment: String, landed: Landed, at: Instant) {
-        self.0.entry(uid.to_owned()).or_default().insert(deployment, (landed, at));
-    }
-
-    /// What we left at this Deployment.
-    fn get(&self, uid: &str, deployment: &str) -> Option<Landed> {
-        self.0.get(uid)?.get(deployment).map(|(landed, _)| *landed)
-    }
-
-    fn of_pool(&self, uid: &str) -> impl Iterator<Item = (&str, Landed)> {
-        let entries = self.0.get(uid).into_iter().flatten();
-        entries.map(|(deployment, (landed, _))| (deployment.as_str(), *landed))
-    }
-
-    /// Drops the entries of a pool that the cells show by now, and old ones.
-    pub fn settle(&mut self, uid: &str, snapshot: &NamespaceSnapshot, now: Instant) {
-        let Some(entries) = self.0.get_mut(uid) else { return };
-        entries.retain(|deployment, (landed, at)| {
-            let is_old = snapshot.is_followed && now.saturating_duration_since(*at) > OVERLAY_MAX;
-            !(is_old || snapshot.shows(deployment, *landed))
-        });
-        if entries.is_empty() {
-            self.0.remove(uid);
-        }
-    }
-
-    /// The API server says that a Deployment is not there.
-    pub fn gone(&mut self, uid: &str, deployment: &str) {
-        if let Some(entries) = self.0.get_mut(uid) {
-            entries.remove(deployment);
-        }
-    }
-
-    /// Forgets pools that are gone.
-    pub fn retain(&mut self, is_there: impl Fn(&str) -> bool) {
-        self.0.retain(|uid, _| is_there(uid));
-    }
-}
 
 impl NamespaceSnapshot {
     /// Counts every pod once, as it is at this instant.
@@ -240,7 +189,7 @@ impl NamespaceSnapshot {
     }
 
     /// Whether the cell shows what our write left, so that the overlay's entry has done its work.
-    fn shows(&self, name: &str, landed: Landed) -> bool {
+    pub(super) fn shows(&self, name: &str, landed: Landed) -> bool {
         let seen = self.deployments.get(name);
         match landed {
             Landed::Replicas { resource_version, .. } => {
@@ -325,9 +274,11 @@ fn count(counts: &mut PodCounts, pod: &PodView, now: Timestamp) -> Option<Failur
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use serde_json::json;
 
-    use super::*;
+    use super::{super::overlay::OVERLAY_MAX, *};
 
     const UID: &str = "pool-uid";
 

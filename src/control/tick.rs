@@ -27,14 +27,15 @@ use super::{
     departures::Departures,
     hint_sweep::HintSweep,
     hints::HintIndex,
-    pool::{Identical, PlanInputs, PlanResult, PoolFacts, PoolState, Quiet, owner, reference},
+    overlay::Overlay,
+    pool::{PlanInputs, PlanResult, PoolFacts, PoolState, Quiet, owner, reference},
     pool_status::{self, NewStatus},
     queues::{self, Queue},
     readings::{QueueKey, Readings, Seen},
     run::Shared,
     show,
     signs::Signs,
-    snapshot::{NamespaceSnapshot, Overlay},
+    snapshot::NamespaceSnapshot,
     verdict,
 };
 use crate::{
@@ -363,7 +364,7 @@ impl Term {
         if decision.is_some_and(|decision| decision.intents.is_empty()) {
             state.refusal = None;
         }
-        let quiet = quiet(candidate, state, decision, companions);
+        let quiet = Quiet::of(candidate, state, decision, companions);
         if state.quiet.as_ref() == Some(&quiet) {
             show::reading_age(&self.shared.metrics, candidate, now);
             return true;
@@ -485,19 +486,6 @@ impl Term {
             }
         }
         all == 0
-    }
-}
-
-/// What a pool's conditions and status are made of in this tick.
-fn quiet(candidate: &Candidate, state: &PoolState, decision: Option<&Decision>, companions: &[PoolName]) -> Quiet {
-    Quiet {
-        view: Identical(Arc::clone(&candidate.facts.view)),
-        generations: candidate.facts.generations.clone(),
-        plan: candidate.plan.clone(),
-        seen: candidate.seen.clone(),
-        decision: decision.cloned(),
-        companions: companions.to_vec(),
-        sign_refusal: state.sign_refusal.clone(),
     }
 }
 
