@@ -18,8 +18,9 @@
 //!
 //! At every step before the last: one that is busy, or does not say, is let go; demand that returns lets go of as many as it
 //! needs; a round of nobody is over. Nobody joins a round that has begun, since the `ReplicaSet` could not tell him from those
-//! that were asked twice; only in its first moments, when a want falls by steps, it begins anew with more. Nothing is remembered but the round, and each step goes by what is seen, so that a controller
-//! which ends after any of these writes leaves the next one where it was.
+//! that were asked twice; only in its first moments, when a want falls by steps, it begins anew with more. Nothing is remembered
+//! but the round, and each step goes by what is seen, so that a controller which ends after any of these writes leaves the next
+//! one where it was.
 //!
 //! That an agent is asked twice is not what keeps its job alive: one that was given a job says that it is idle for up to two
 //! ping intervals more. Its one signal and its grace period do. Asking twice makes it rare, and the difference seldom matters.
