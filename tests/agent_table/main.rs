@@ -1,7 +1,6 @@
 //! What the real buildkite-agent does, case by case, and whether the simulated agents do the same.
 
 #![cfg(test)]
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test ends at the line that is wrong")]
 
 mod case;
 mod life;

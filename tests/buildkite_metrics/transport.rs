@@ -36,7 +36,7 @@ async fn a_slow_answer_ends_with_the_deadline() {
 }
 
 #[tokio::test]
-#[allow(clippy::disallowed_methods, reason = "the thread is the other side and has a time of its own")]
+#[expect(clippy::disallowed_methods, reason = "the thread is the other side and has a time of its own")]
 async fn a_body_that_never_ends_ends_with_the_deadline() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}/v3", listener.local_addr().unwrap());

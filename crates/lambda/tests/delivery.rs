@@ -1,13 +1,7 @@
 //! Ten thousand random batches against a simulated API server that fails in every way an API server does: each record
 //! has one fate, the fates add up, and nothing is said to be stored that is not.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::as_conversions,
-    reason = "a test ends at the line that is wrong"
-)]
-#![allow(clippy::print_stdout, reason = "how often each fate was met is worth seeing")]
+#![cfg(test)]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -219,18 +213,18 @@ fn hold(sent: &[Sent], done: &Done, api: &SimulatedApi) -> BTreeMap<String, u64>
         log["dropped"].as_object().unwrap().iter().map(|(reason, value)| (reason.clone(), count(value))).collect();
     let (created, redelivered) = (count(&log["created"]), count(&log["redelivered"]));
     let sum = created + redelivered + dropped.values().sum::<u64>();
-    assert_eq!(sum, sent.len() as u64, "the fates add up: {log}");
+    assert_eq!(sum, number(sent.len()), "the fates add up: {log}");
     assert_eq!(count(&log["records"]), sum);
 
     // What is certain of its reason has it, whatever the API server says.
     for reason in ["too_old", "not_script", "other_event"] {
-        let expected = sent.iter().filter(|sent| sent.reason == Some(reason)).count() as u64;
+        let expected = number(sent.iter().filter(|sent| sent.reason == Some(reason)).count());
         assert_eq!(dropped[reason], expected, "{reason}: {log}");
     }
-    let jobless = sent.iter().filter(|sent| sent.reason == Some("malformed") && sent.job.is_none()).count() as u64;
-    let refused = sent.iter().filter(|sent| sent.reason == Some("malformed") && sent.job.is_some()).count() as u64;
+    let jobless = number(sent.iter().filter(|sent| sent.reason == Some("malformed") && sent.job.is_none()).count());
+    let refused = number(sent.iter().filter(|sent| sent.reason == Some("malformed") && sent.job.is_some()).count());
     assert!((jobless..=jobless + refused).contains(&dropped["malformed"]), "only what is at fault is: {log}");
-    let stored = sent.iter().filter(|sent| sent.job.as_ref().is_some_and(|job| api.has(job))).count() as u64;
+    let stored = number(sent.iter().filter(|sent| sent.job.as_ref().is_some_and(|job| api.has(job))).count());
     assert!(created <= stored, "{created} records are said to be stored, and {stored} are: {log}");
 
     match &done.answer {
@@ -241,7 +235,7 @@ fn hold(sent: &[Sent], done: &Done, api: &SimulatedApi) -> BTreeMap<String, u64>
                 .iter()
                 .map(|failure| failure["itemIdentifier"].as_str().unwrap())
                 .collect();
-            assert_eq!(named.len() as u64, redelivered, "each that comes again is named once: {log}");
+            assert_eq!(number(named.len()), redelivered, "each that comes again is named once: {log}");
             for sent in sent {
                 let comes_again = sent.message.as_deref().is_some_and(|message| named.contains(message));
                 let may_be_lost = sent.reason.is_some() || dropped["quota"] > 0;
@@ -258,6 +252,10 @@ fn hold(sent: &[Sent], done: &Done, api: &SimulatedApi) -> BTreeMap<String, u64>
     fates
 }
 
+fn number(count: usize) -> u64 {
+    u64::try_from(count).unwrap()
+}
+
 #[tokio::test(start_paused = true)]
 async fn ten_thousand_batches_come_to_one_fate_for_each_record_and_lose_none() {
     let mut rng = Rng::with_seed(20_260_131);
@@ -268,7 +266,7 @@ async fn ten_thousand_batches_come_to_one_fate_for_each_record_and_lose_none() {
     for round in 0..BATCHES {
         let size = if rng.u8(..100) == 0 { rng.usize(100..250) } else { rng.usize(..11) };
         let mut batch_of: Vec<Sent> = (0..size).map(|index| sent(&mut rng, round * 1_000 + index + 3)).collect();
-        records += batch_of.len() as u64;
+        records += number(batch_of.len());
         {
             let mut api = function.hints().inner();
             api.hints.clear();

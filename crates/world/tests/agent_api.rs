@@ -1,6 +1,6 @@
 //! What connected agents are answered, call by call. That the real one can live with it shows in `tests/agent`.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test ends at the line that is wrong")]
+#![cfg(test)]
 
 use std::{
     io::{Read as _, Write as _},

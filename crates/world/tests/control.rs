@@ -1,6 +1,6 @@
 //! The control surface does what the library does, seen from outside the process.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test ends at the line that is wrong")]
+#![cfg(test)]
 
 use axum::{
     Router,

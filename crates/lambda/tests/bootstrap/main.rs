@@ -3,12 +3,7 @@
 //!
 //! TLS, a real API server and the rules by which a cluster reads a token: `tests/events`.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "a test ends at the line that is wrong"
-)]
+#![cfg(test)]
 
 mod rig;
 mod simulated;
