@@ -49,7 +49,10 @@ impl Case {
         images: &str,
         change: impl FnOnce(&mut Settings),
     ) -> ProcessKubelet {
-        let images = Images::parse(images).expect("an image file");
+        // Left in the case's folder, where whoever looks into a failure finds which image was which program.
+        let file = self.folder().join("images.yaml");
+        std::fs::write(&file, images).expect("a file");
+        let images = Images::read(&file).expect("an image file");
         let mut settings = Settings::new((1..=nodes).map(|number| self.node_spec(number)).collect(), images);
         change(&mut settings);
         let namespaces: Api<Namespace> = Api::all(self.admin.clone());

@@ -1,6 +1,6 @@
 //! What a kubelet is told: its nodes, what the images are, and how it misbehaves on request.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use rustix::process::Signal;
 use serde::Deserialize;
@@ -93,8 +93,13 @@ pub(crate) struct Images {
 }
 
 impl Images {
-    /// Reads YAML or JSON.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+    /// Reads the file, which is YAML or JSON.
+    pub(crate) fn read(file: &Path) -> Result<Self, String> {
+        let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+        Self::parse(&text)
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
         let images: Self = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
         for (name, image) in &images.images {
             image.stop_signal().map_err(|error| format!("{name}: {error}"))?;
