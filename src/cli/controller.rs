@@ -55,7 +55,7 @@ pub(super) struct Arguments {
     #[arg(long, env = "KITEPOOL_TOKEN_FOLDER", default_value = "/mnt", value_name = "FOLDER")]
     token_folder: String,
 
-    /// Decide and explain, write nothing at all but the lease.
+    /// Decide and explain, write nothing at all but the lease; and the hints of a webhook, where one is asked for.
     #[arg(long, env = "KITEPOOL_DRY_RUN")]
     dry_run: bool,
 

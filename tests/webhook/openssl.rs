@@ -30,7 +30,7 @@ async fn openssl_signs_and_curl_sends_over_tls() {
     let payload = folder.path().join("body.json");
     std::fs::write(&payload, body("job-1", "linux")).unwrap();
 
-    // Word for word what the README says.
+    // As the README says it.
     let script = r#"
         set -eu
         secret=$(cat "$SECRET_FILE") timestamp=$(date +%s)
