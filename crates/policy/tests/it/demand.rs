@@ -112,7 +112,7 @@ proptest! {
     /// However events are doubled and reordered, they come to the same.
     #[test]
     fn hints_come_to_the_same_in_any_order_and_however_often(
-        told in proptest::collection::vec(arbitrary::hint(), 0..8),
+        told in arbitrary::hints(),
         again in proptest::collection::vec(any::<prop::sample::Index>(), 0..8),
     ) {
         let hints: Hints = told.clone().into();

@@ -45,6 +45,8 @@ mod shrink;
 #[cfg(test)]
 mod stabilise;
 #[cfg(test)]
+mod tape;
+#[cfg(test)]
 mod unsatisfiable;
 #[cfg(test)]
 mod world;

@@ -60,13 +60,12 @@ fn every_step_says_what_it_did(decision: &Decision) {
     assert!(decision.report.deciding().is_some());
 }
 
-fn a_restart_changes_nothing(queue: &QueueObservation, decisions: &[Decision]) {
-    let mut restarted = queue.clone();
-    for pool in &mut restarted.pools {
+/// Of one pool: writing takes as long as deciding, and each memory is drawn like any other.
+fn a_restart_forgets_nothing(queue: &QueueObservation) {
+    if let Some(pool) = queue.pools.first() {
         let written = serde_json::to_string(&pool.memory).unwrap();
-        pool.memory = serde_json::from_str(&written).unwrap();
+        assert_eq!(serde_json::from_str::<Memory>(&written).unwrap(), pool.memory);
     }
-    assert_eq!(decide(&restarted, at(0)), decisions);
 }
 
 fn the_order_of_pools_changes_nothing(mut queue: QueueObservation, decisions: &[Decision]) {
@@ -129,10 +128,10 @@ proptest! {
 
     /// One draw for all of them: drawing takes most of the time.
     #[test]
-    fn whatever_is_observed_a_decision_is_sound(queue in arbitrary::queue()) {
+    fn whatever_is_observed_a_decision_is_sound(queue in arbitrary::queues()) {
         let decisions = decide(&queue, at(0));
         every_decision_passes_the_check(&queue, &decisions);
-        a_restart_changes_nothing(&queue, &decisions);
+        a_restart_forgets_nothing(&queue);
         for decision in &decisions {
             not_knowing_takes_nothing_away(&queue, decision);
             growth_ends_at_max(&queue, decision);
@@ -144,7 +143,7 @@ proptest! {
     }
 
     #[test]
-    fn more_jobs_never_make_fewer_pods(mut queue in arbitrary::queue_of_one(), more in 0_u32..50) {
+    fn more_jobs_never_make_fewer_pods(mut queue in arbitrary::queues_of_one(), more in 0_u32..50) {
         // What is replaced counts no step, unless a step holds back more than that.
         queue.pools[0].generations[0].pods.leaving = Pods::ZERO;
         // Fewer queued than were stuck: some have started, and all count again. That is more from fewer, and meant.
@@ -156,16 +155,16 @@ proptest! {
             good.load.scheduled = good.load.scheduled.plus(Jobs(more));
         }
         // When pods go depends on how far they have been asked; how many are gone for does not.
-        let goal = |queue: &QueueObservation| decide(queue, at(0))[0].report.entry(StepName::Limits).unwrap().output;
-        prop_assert!(goal(&queue) <= goal(&busier));
-        let target = decide(&queue, at(0))[0].target;
-        pods_that_fail_only_stand_against_growth(queue, target);
+        let goal = |decision: &Decision| decision.report.entry(StepName::Limits).unwrap().output;
+        let (decision, busier) = (decide(&queue, at(0)).remove(0), decide(&busier, at(0)).remove(0));
+        prop_assert!(goal(&decision) <= goal(&busier));
+        pods_that_fail_only_stand_against_growth(queue, decision.target);
     }
 
     #[test]
     fn a_memory_stays_small_whatever_happens(
-        mut memory in arbitrary::memory(),
-        wants in proptest::collection::vec((0_u32..50, -5_i64..60), 1..12),
+        mut memory in arbitrary::memories(),
+        wants in proptest::collection::vec((0_u32..50, -5_i64..60), 1..7),
     ) {
         let mut queue = queue(load(0, 0, 0), vec![pool(5)]);
         memory.foreign.truncate(CONTESTED_AFTER);

@@ -17,7 +17,7 @@ proptest! {
     #![proptest_config(Config { cases: 200, ..Config::default() })]
 
     #[test]
-    fn a_recorded_tick_is_read_back_as_it_was(queue in arbitrary::queue()) {
+    fn a_recorded_tick_is_read_back_as_it_was(queue in arbitrary::queues()) {
         let decisions = decide(&queue, at(0));
         let written = serde_json::to_string(&(&queue, &decisions)).unwrap();
         let read: (QueueObservation, Vec<Decision>) = serde_json::from_str(&written).unwrap();
