@@ -16,7 +16,7 @@ use crate::{
     harness::{
         agents::{Agents, QUEUE},
         eventually,
-        kill_points::{Namer, Side, Victims, Write},
+        kill_points::{Namer, Side, StepsUp, Victims, Write},
         pools::{DEFINITION, pool, with},
         processes::process_case,
         simulated_buildkite::{SECOND_TOKEN, TOKEN},
@@ -194,7 +194,7 @@ async fn killed_at_every_write(name: &str, side: Side) {
         let restarts = Box::pin(kept_alive(&mut replica, scenario)).await;
         agents.ran_once(|_, _| true);
         agents.left_in_peace();
-        let mut namer = Namer::default();
+        let mut namer = Namer::new(StepsUp::Told);
         let writes = replica.proxy.writes_since(start);
         let written: BTreeSet<Write> =
             writes.iter().map(|write| namer.name(&write.method, &write.path, &write.body)).collect();

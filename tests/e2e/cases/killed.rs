@@ -14,7 +14,7 @@ use crate::harness::{
     Case, case,
     case::Replica,
     deployments::{replicas, template},
-    kill_points::{Namer, Side, Victims, Write},
+    kill_points::{Namer, Side, StepsUp, Victims, Write},
     pools::{DEFINITION, pool},
 };
 
@@ -84,6 +84,8 @@ struct Played {
 
 async fn play(name: &str, kill: Option<(Side, Victims)>) -> Played {
     let patience = if matches!(kill, Some((_, Victims::Each))) { PATIENCE } else { 1 };
+    // Undisturbed, it is the list for runs that are killed at some.
+    let steps_up = kill.as_ref().map_or(StepsUp::Alike, |(_, victims)| victims.steps_up());
     let mut played = None;
     case(name, Duration::from_mins(6) * patience, async |case| {
         let start = jiff::Timestamp::now();
@@ -97,7 +99,7 @@ async fn play(name: &str, kill: Option<(Side, Victims)>) -> Played {
             told.iter().all(|(reason, _)| reason != "ForeignScale"),
             "our own write was taken for another's: {told:?}"
         );
-        let mut namer = Namer::default();
+        let mut namer = Namer::new(steps_up);
         let writes = replica.proxy.writes_since(start);
         let written = writes.iter().map(|write| namer.name(&write.method, &write.path, &write.body)).collect();
         let killed = replica.proxy.killed();

@@ -41,12 +41,27 @@ impl fmt::Display for Write {
 
 /// Names the writes of one run. Deployments are counted in the order in which they come up, since their names differ from run
 /// to run.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Namer {
+    steps_up: StepsUp,
     generations: Vec<String>,
 }
 
+/// Whether growth by one step and growth by another are two writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StepsUp {
+    /// They are: for a run that is compared with itself alone.
+    Told,
+    /// They are one: in how many steps a generation grows beside another that goes depends on when which reading came, so that
+    /// another run may never make the same step.
+    Alike,
+}
+
 impl Namer {
+    pub(crate) const fn new(steps_up: StepsUp) -> Self {
+        Self { steps_up, generations: Vec::new() }
+    }
+
     /// What this write does.
     pub(crate) fn name(&mut self, method: &Method, path: &str, body: &str) -> Write {
         let body: Value = serde_json::from_str(body).unwrap_or_default();
@@ -102,6 +117,8 @@ impl Namer {
         let generation = self.number(generation);
         if to.as_u64() < from.as_u64() {
             format!("{generation} down")
+        } else if self.steps_up == StepsUp::Alike {
+            format!("{generation} up")
         } else {
             format!("{generation} from {from} to {to}")
         }
@@ -135,6 +152,16 @@ pub(crate) enum Victims {
     These(BTreeSet<Write>),
 }
 
+impl Victims {
+    /// How the writes of such a run are named.
+    pub(crate) const fn steps_up(&self) -> StepsUp {
+        match self {
+            Self::Each => StepsUp::Told,
+            Self::These(_) => StepsUp::Alike,
+        }
+    }
+}
+
 /// The process to kill; empty between a kill and the next life.
 pub(crate) type Alive = Arc<Mutex<Option<Pid>>>;
 
@@ -150,7 +177,8 @@ pub(crate) struct KillPlan {
 
 impl KillPlan {
     pub(crate) fn new(side: Side, victims: Victims, alive: Alive) -> Self {
-        Self { side, victims, alive, namer: Namer::default(), killed: BTreeSet::new() }
+        let namer = Namer::new(victims.steps_up());
+        Self { side, victims, alive, namer, killed: BTreeSet::new() }
     }
 
     /// The writes at which it was killed so far.
@@ -206,7 +234,7 @@ mod tests {
     #[test]
     fn a_write_has_the_same_name_in_every_run() {
         let names = |hash: &str, time: &str| {
-            let mut namer = Namer::default();
+            let mut namer = Namer::new(StepsUp::Told);
             let deployments = "/apis/apps/v1/namespaces/e2e/deployments";
             let (old, new) = (format!("linux-9{hash}"), format!("linux-1{hash}"));
             let created = json!({ "metadata": { "name": old }, "spec": { "replicas": 4 } }).to_string();
@@ -230,5 +258,15 @@ mod tests {
         assert_eq!(shown[2], "scale generation 1 down");
         assert!(first[3].is_report() && shown[3].contains("\"ready\":3"), "{}", shown[3]);
         assert_eq!(shown[4], "delete generation 1");
+    }
+    #[test]
+    fn steps_up_are_told_apart_only_where_asked() {
+        let scaled = |steps_up, to: u32| {
+            let body = json!([{ "op": "test", "value": 2 }, { "op": "replace", "value": to }]).to_string();
+            Namer::new(steps_up).name(&Method::PATCH, "/apis/apps/v1/namespaces/e2e/deployments/linux-1/scale", &body)
+        };
+        assert_ne!(scaled(StepsUp::Told, 3), scaled(StepsUp::Told, 4));
+        assert_eq!(scaled(StepsUp::Alike, 3), scaled(StepsUp::Alike, 4));
+        assert_ne!(scaled(StepsUp::Alike, 3), scaled(StepsUp::Alike, 1));
     }
 }
