@@ -6,6 +6,7 @@
 //! ```
 
 pub mod cell;
+pub mod clear;
 pub mod client;
 pub mod error;
 pub mod events;

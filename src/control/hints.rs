@@ -76,7 +76,7 @@ pub struct HintReview {
     /// Hints that there are.
     pub all: usize,
     /// Names and uids of hints all of whose jobs are over.
-    pub over: Vec<(String, String)>,
+    pub over: BTreeMap<String, String>,
     /// Jobs whose rules no pool of their queue satisfies.
     pub unmatched: Vec<Unmatched>,
 }
@@ -197,7 +197,7 @@ fn review(namespace: &str, hints: &BTreeMap<String, Arc<HintView>>, queues: &ByN
             if let Some(problem) = hint.problem.as_ref().filter(|_| is_old) {
                 tracing::warn!(hint = name, problem, "a hint could not be read");
             }
-            review.over.push((name.clone(), hint.uid.clone()));
+            review.over.insert(name.clone(), hint.uid.clone());
         }
     }
     review

@@ -190,6 +190,9 @@ impl Kubernetes {
                 self.patch_by(&key, part, &manager, (format, is_forced), &patch)?
             }
             Call::Delete { key, options, .. } => self.delete_by(&key, &options)?,
+            Call::DeleteCollection { kind, namespace, chosen, options, .. } => {
+                self.delete_all((kind, &namespace), &chosen, &options)?
+            }
         };
         Ok(Outcome::Object(status, body))
     }
