@@ -173,8 +173,8 @@ impl Kubernetes {
     fn outcome(&mut self, call: Call) -> Result<Outcome, Refusal> {
         let (status, body) = match call {
             Call::OpenApi { group, version } => self.openapi(&group, &version)?,
-            Call::List { kind, namespace, selector, limit, from } => {
-                self.list((kind, &namespace), &selector, limit, from.as_deref())?
+            Call::List { kind, namespace, selector, regarding, limit, from } => {
+                self.list((kind, &namespace), (&selector, regarding.as_deref()), limit, from.as_deref())?
             }
             Call::Watch { kind, namespace, selector, version, seconds, bookmarks } => {
                 let id = self.watch((kind, namespace), selector, version, seconds, bookmarks)?;

@@ -27,7 +27,7 @@ impl Kubernetes {
     pub(super) fn list(
         &self,
         (kind, namespace): (Kind, &str),
-        selector: &Selector,
+        (selector, regarding): (&Selector, Option<&str>),
         limit: Option<usize>,
         from: Option<&str>,
     ) -> Answer {
@@ -39,6 +39,7 @@ impl Kubernetes {
         let mut matching = objects
             .into_iter()
             .filter(|(name, _)| from.is_none() || name.as_str() > after)
+            .filter(|(_, object)| regarding.is_none_or(|kind| kind == text(object, "/regarding/kind")))
             .filter(|(_, object)| selector.matches(&texts(object, "/metadata/labels")));
         let page: Vec<(String, Arc<Value>)> = matching.by_ref().take(limit.unwrap_or(usize::MAX)).collect();
         let mut metadata = json!({ "resourceVersion": version.to_string() });
@@ -46,7 +47,7 @@ impl Kubernetes {
         if let (Some((last, _)), 1..) = (page.last(), left) {
             set(&mut metadata, &["continue"], json!(format!("{version}:{last}")));
             // With a selector the API server does not know how many are left.
-            if *selector == Selector::default() {
+            if *selector == Selector::default() && regarding.is_none() {
                 set(&mut metadata, &["remainingItemCount"], json!(left));
             }
         }

@@ -86,15 +86,63 @@ impl Part {
 /// What is asked for.
 #[derive(Debug, Clone)]
 pub(super) enum Call {
-    OpenApi { group: String, version: String },
-    List { kind: Kind, namespace: String, selector: Selector, limit: Option<usize>, from: Option<String> },
-    Watch { kind: Kind, namespace: String, selector: Selector, version: u64, seconds: Option<u64>, bookmarks: bool },
-    Get { key: Key, part: Part },
-    Create { kind: Kind, namespace: String, manager: String, object: Value },
-    Update { key: Key, part: Part, manager: String, object: Value },
-    Patch { key: Key, part: Part, manager: String, content_type: String, is_forced: bool, patch: Value },
-    Delete { key: Key, manager: String, options: Value },
-    DeleteCollection { kind: Kind, namespace: String, chosen: Box<Chosen>, manager: String, options: Value },
+    OpenApi {
+        group: String,
+        version: String,
+    },
+    List {
+        kind: Kind,
+        namespace: String,
+        selector: Selector,
+        /// Of Events alone: the kind of what they are about.
+        regarding: Option<String>,
+        limit: Option<usize>,
+        from: Option<String>,
+    },
+    Watch {
+        kind: Kind,
+        namespace: String,
+        selector: Selector,
+        version: u64,
+        seconds: Option<u64>,
+        bookmarks: bool,
+    },
+    Get {
+        key: Key,
+        part: Part,
+    },
+    Create {
+        kind: Kind,
+        namespace: String,
+        manager: String,
+        object: Value,
+    },
+    Update {
+        key: Key,
+        part: Part,
+        manager: String,
+        object: Value,
+    },
+    Patch {
+        key: Key,
+        part: Part,
+        manager: String,
+        content_type: String,
+        is_forced: bool,
+        patch: Value,
+    },
+    Delete {
+        key: Key,
+        manager: String,
+        options: Value,
+    },
+    DeleteCollection {
+        kind: Kind,
+        namespace: String,
+        chosen: Box<Chosen>,
+        manager: String,
+        options: Value,
+    },
 }
 
 /// Which objects of a collection are deleted.
@@ -256,8 +304,15 @@ fn listing(kind: Kind, namespace: String, query: &mut BTreeMap<String, String>) 
     if version.is_some_and(|version| version != 0) {
         return Err("a list at a version".to_owned());
     }
+    let regarding = match query.get("fieldSelector").and_then(|fields| fields.strip_prefix("regarding.kind=")) {
+        Some(regarding) if kind == Kind::Event && !regarding.contains(',') => Some(regarding.to_owned()),
+        _ => None,
+    };
+    if regarding.is_some() {
+        query.remove("fieldSelector");
+    }
     let limit = limit.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
-    Ok(Call::List { kind, namespace, selector, limit, from: query.remove("continue") })
+    Ok(Call::List { kind, namespace, selector, regarding, limit, from: query.remove("continue") })
 }
 
 /// The name of one who gives none.
