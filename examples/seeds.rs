@@ -1,5 +1,5 @@
-//! Tells stories drawn by chance and prints a hash of each: `cargo run --release --example seeds -- [--seeds 50] [--seed N]
-//! [--threads 2] [--whole]`.
+//! Tells stories drawn by chance and prints a hash of each: `cargo run --release --example seeds -- [--storms] [--seeds 50]
+//! [--seed N] [--threads 2] [--whole]`.
 //!
 //! Two runs that print different lines are a defect, whatever the number of threads. A story in which an invariant breaks is
 //! told with the command that repeats it, and the program ends with 1.
@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use kitepool::simulate::{
     random,
     stage::{Outcome, Stage, never_killed},
+    storm,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -21,6 +22,9 @@ struct Arguments {
     /// How many, from 0 on.
     #[arg(long, default_value_t = 50)]
     seeds: u64,
+    /// Storms of events instead, of an hour and a half each.
+    #[arg(long)]
+    storms: bool,
     /// This one alone.
     #[arg(long)]
     seed: Option<u64>,
@@ -32,9 +36,10 @@ struct Arguments {
     whole: bool,
 }
 
-fn told(seed: u64) -> std::io::Result<Outcome> {
+fn told(seed: u64, is_storm: bool) -> std::io::Result<Outcome> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
-    Ok(runtime.block_on(async { Stage::new(random::story(seed, Timestamp::UNIX_EPOCH), never_killed()).play().await }))
+    let story = if is_storm { storm::story } else { random::story };
+    Ok(runtime.block_on(async { Stage::new(story(seed, Timestamp::UNIX_EPOCH), never_killed()).play().await }))
 }
 
 #[expect(clippy::disallowed_methods, reason = "how long it takes for real is told at the end")]
@@ -45,10 +50,11 @@ fn main() -> ExitCode {
     let (tell, told_by) = mpsc::channel();
     for thread in 0..arguments.threads.max(1) {
         let (tell, seeds, threads) = (tell.clone(), seeds.clone(), arguments.threads.max(1));
+        let is_storm = arguments.storms;
         thread::spawn(move || {
             for seed in seeds.into_iter().filter(|seed| seed % threads == thread || threads == 1) {
                 // Nobody listens any more: then nobody wants it.
-                let _ = tell.send((seed, told(seed)));
+                let _ = tell.send((seed, told(seed, is_storm)));
             }
         });
     }
@@ -68,12 +74,15 @@ fn main() -> ExitCode {
         println!("{seed:>6} {short} {} jobs, {} lines", outcome.summary.jobs, outcome.transcript.len());
         for sentence in &outcome.wrong {
             is_well = false;
-            println!("{seed:>6} WRONG {sentence}\n       cargo run --release --example seeds -- --whole --seed {seed}");
+            let kind = if arguments.storms { "--storms " } else { "" };
+            println!(
+                "{seed:>6} WRONG {sentence}\n       cargo run --release --example seeds -- {kind}--whole --seed {seed}"
+            );
         }
     }
     let minutes = began.elapsed().as_secs_f64() / 60.0;
     eprintln!(
-        "{} stories of 30 minutes in {:.1} s, {:.0} a minute",
+        "{} stories in {:.1} s, {:.0} a minute",
         outcomes.len(),
         minutes * 60.0,
         f64::from(u32::try_from(seeds.len()).unwrap_or(u32::MAX)) / minutes

@@ -10,6 +10,7 @@ pub mod cli;
 pub mod clock;
 pub mod cluster;
 pub mod control;
+pub mod explain;
 pub mod ingest;
 pub mod pods;
 pub mod sense;

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 /// Where, what must not be named there, and why.
-const RULES: [(&str, &[&str], &str); 10] = [
+const RULES: [(&str, &[&str], &str); 11] = [
     (
         "src/buildkite",
         &["kube", "k8s_openapi", "crate::cluster", "crate::control"],
@@ -24,6 +24,7 @@ const RULES: [(&str, &[&str], &str); 10] = [
         &["kube", "k8s_openapi", "crate::buildkite", "crate::sense"],
         "receiving makes hints, whatever becomes of them",
     ),
+    ("src/explain", &["kube", "k8s_openapi", "axum", "reqwest"], "it tells what was read"),
     (
         "src/serve",
         &["kube", "crate::buildkite", "crate::cluster"],

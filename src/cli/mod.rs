@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 mod controller;
 mod crd;
 mod demo;
+mod explain;
 mod webhook;
 
 /// Keeps the right number of Buildkite agents running on Kubernetes.
@@ -27,6 +28,10 @@ enum Command {
     ///
     /// The controller is the real one, with its lease and its clients. Buildkite and Kubernetes are simulated.
     Demo(Box<demo::Arguments>),
+    /// Tell why pools have their size, and what hinted jobs ask for that no pool has.
+    ///
+    /// Reads pools, hints and Events with your own rights, and changes nothing.
+    Explain(explain::Arguments),
 }
 
 /// Runs what was asked for.
@@ -34,6 +39,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
         Command::Controller(arguments) => controller::run(*arguments).await?,
         Command::Crd => crd::run()?,
+        Command::Explain(arguments) => explain::run(arguments).await?,
         Command::Demo(arguments) => return Box::pin(demo::run(*arguments)).await,
     }
     Ok(ExitCode::SUCCESS)

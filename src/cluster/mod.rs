@@ -6,6 +6,7 @@
 //! ```
 
 pub mod cell;
+pub mod clear;
 pub mod client;
 pub mod error;
 pub mod events;
@@ -13,6 +14,7 @@ pub mod fence;
 pub mod hindrance;
 pub mod hints;
 pub mod lease;
+pub mod look;
 pub mod proxy;
 pub mod read;
 pub mod schema;

@@ -46,13 +46,17 @@ impl Writer {
         Self { client, budget }
     }
 
-    fn client(&self) -> Client {
+    pub(super) fn client(&self) -> Client {
         self.client.clone()
     }
 
     /// What raises or lowers a pool stands in line for its turn; what only reports or tidies up takes one that is free, or
     /// is told to come again, so that it never delays the other.
-    async fn in_time<T>(&self, urgency: Urgency, call: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
+    pub(super) async fn in_time<T>(
+        &self,
+        urgency: Urgency,
+        call: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, Error> {
         let deadline = || Error::Deadline { seconds: WRITE_DEADLINE.as_secs() };
         let turn = match urgency {
             Urgency::Act => self.budget.turn().await,

@@ -114,7 +114,7 @@ impl Act {
     }
 
     /// All of [`Self::verb`], and the other writes.
-    pub const VERBS: [&'static str; 6] = ["create", "scale", "delete", "status", "delete_hint", "sign"];
+    pub const VERBS: [&'static str; 7] = ["create", "scale", "delete", "status", "delete_hint", "delete_hints", "sign"];
 }
 
 /// What a write of ours left at a Deployment; it stands in for the cell until the watch has caught up.

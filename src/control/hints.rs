@@ -14,7 +14,10 @@ use kitepool_policy::{Standing, hints::Hints, spec::PoolName, standing_of};
 use tokio::time::Instant;
 
 use super::{queues::Queue, readings::QueueKey};
-use crate::cluster::{cell::NamespaceCells, view::HintView};
+use crate::{
+    buildkite::Identity,
+    cluster::{cell::NamespaceCells, view::HintView},
+};
 
 /// The namespaces as they are known.
 type Watched = BTreeMap<String, NamespaceCells>;
@@ -76,7 +79,7 @@ pub struct HintReview {
     /// Hints that there are.
     pub all: usize,
     /// Names and uids of hints all of whose jobs are over.
-    pub over: Vec<(String, String)>,
+    pub over: BTreeMap<String, String>,
     /// Jobs whose rules no pool of their queue satisfies.
     pub unmatched: Vec<Unmatched>,
 }
@@ -197,7 +200,7 @@ fn review(namespace: &str, hints: &BTreeMap<String, Arc<HintView>>, queues: &ByN
             if let Some(problem) = hint.problem.as_ref().filter(|_| is_old) {
                 tracing::warn!(hint = name, problem, "a hint could not be read");
             }
-            review.over.push((name.clone(), hint.uid.clone()));
+            review.over.insert(name.clone(), hint.uid.clone());
         }
     }
     review
@@ -217,21 +220,33 @@ fn jobs_for<'a>(hint: &'a HintView, key: &'a QueueKey) -> impl Iterator<Item = &
     hint.jobs.iter().filter(|job| is_for(job, key))
 }
 
-/// What the event says of organization and cluster must not contradict what is known of the queue; silence contradicts
-/// nothing.
 fn is_for(job: &HintedJob, key: &QueueKey) -> bool {
-    let is_same = |told: &Option<String>, known: Option<&String>| match (told, known) {
-        (Some(told), Some(known)) => told == known,
-        (None, _) | (_, None) => true,
-    };
     job.queue == key.queue()
         && match key {
-            QueueKey::Known(identity, _) => {
-                is_same(&job.organization, Some(&identity.organization))
-                    && is_same(&job.cluster, identity.cluster.as_ref())
-            }
+            QueueKey::Known(identity, _) => may_be_of(job, identity),
             QueueKey::Unknown(..) => true,
         }
+}
+
+/// What the event says of organization and cluster must not contradict what is known of the queue; silence contradicts
+/// nothing.
+///
+/// Nor does what cannot be compared: events name a cluster by its uuid, and where Buildkite's API does not say whose a token is
+/// we know the cluster by its name alone. To leave such a job out would take the events from every pool there, for good and
+/// without a word; to count it costs, where another cluster has a queue of the same key, some pods until the next reading.
+pub fn may_be_of(job: &HintedJob, identity: &Identity) -> bool {
+    let is_elsewhere = |told: &Option<String>, known: Option<&String>| match (told, known) {
+        (Some(told), Some(known)) => told != known && is_uuid(told) == is_uuid(known),
+        (None, _) | (_, None) => false,
+    };
+    let is_other_organization = job.organization.as_ref().is_some_and(|told| *told != identity.organization);
+    !is_other_organization && !is_elsewhere(&job.cluster, identity.cluster.as_ref())
+}
+
+/// Digits in groups of 8, 4, 4, 4 and 12: nobody names a cluster so.
+fn is_uuid(text: &str) -> bool {
+    let groups = text.split('-').map(|group| (group.len(), group.chars().all(|c| c.is_ascii_hexdigit())));
+    groups.eq([8, 4, 4, 4, 12].map(|length| (length, true)))
 }
 
 #[cfg(test)]
@@ -300,5 +315,45 @@ mod tests {
         watched["ci"].hints.remove("a");
         index.take_in(&watched);
         assert_eq!(index.of_queue(&key("linux"), &here).jobs(), Jobs(2));
+    }
+
+    #[test]
+    fn a_cluster_that_is_known_by_name_alone_is_contradicted_by_no_uuid() {
+        let (ours, other) = ("0190a0a0-0000-4000-8000-00000000000a", "0190a0a0-0000-4000-8000-00000000000B");
+        let identity =
+            |cluster: Option<&str>| Identity { organization: "acme".to_owned(), cluster: cluster.map(str::to_owned) };
+        let job = |organization: Option<&str>, cluster: Option<&str>| HintedJob {
+            organization: organization.map(str::to_owned),
+            cluster: cluster.map(str::to_owned),
+            ..hint(&[("1", "linux")]).jobs.remove(0)
+        };
+        for (told, known, expected) in [
+            (Some(ours), Some(ours), true),
+            (Some(other), Some(ours), false),
+            (Some(ours), Some("Default cluster"), true),
+            (Some("Default cluster"), Some(ours), true),
+            (Some("Default cluster"), Some("Default cluster"), true),
+            (Some("Default cluster"), Some("Other cluster"), false),
+            (None, Some(ours), true),
+            (Some(ours), None, true),
+            (Some("0190a0a0-0000-4000-8000-00000000000"), Some("Default cluster"), false),
+        ] {
+            assert_eq!(may_be_of(&job(Some("acme"), told), &identity(known)), expected, "{told:?} {known:?}");
+            assert_eq!(may_be_of(&job(None, told), &identity(known)), expected, "{told:?} {known:?}");
+            assert!(!may_be_of(&job(Some("globex"), told), &identity(known)), "{told:?} {known:?}");
+        }
+    }
+
+    #[test]
+    fn a_hint_with_a_uuid_raises_the_queue_of_a_cluster_that_is_known_by_name() {
+        let watched: Watched = [("ci".to_owned(), NamespaceCells::default())].into();
+        let mut told = hint(&[("1", "linux"), ("2", "mac")]);
+        told.jobs.iter_mut().for_each(|job| job.cluster = Some("0190a0a0-0000-4000-8000-00000000000a".to_owned()));
+        watched["ci"].hints.put("a".to_owned(), told);
+        let mut index = HintIndex::default();
+        index.take_in(&watched);
+        let identity = Identity { organization: "acme".to_owned(), cluster: Some("Default cluster".to_owned()) };
+        let key = QueueKey::Known(identity, "linux".to_owned());
+        assert_eq!(index.of_queue(&key, &BTreeSet::from(["ci"])).jobs(), Jobs(1));
     }
 }

@@ -473,7 +473,7 @@ impl Term {
             let Some(cells) = self.watch.namespaces.get(namespace) else { continue };
             all += review.all;
             if !self.shared.config.is_dry_run {
-                self.sweep.sweep(namespace, &review.over, &cells.hints);
+                self.sweep.sweep(namespace, review, &cells.hints);
             }
         }
         self.shared.metrics.hints(all);

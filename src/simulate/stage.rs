@@ -22,6 +22,7 @@ use super::{
     courier,
     loopback::{Doors, Loopback},
     news::{self, Frame, News, Teller},
+    pace::Pace,
     replica::{KillPoint, Replica, Side},
     story::{Events, Expectation, Jobs, Step, Story},
     tally::{self, Agents, Summary, Tally},
@@ -84,6 +85,10 @@ pub struct Stage {
     lines: mpsc::Receiver<Line>,
     pub(super) around: Circumstances,
     controller_writes: u64,
+    writes_pace: Pace,
+    calls_pace: Pace,
+    /// Requests to Buildkite so far.
+    calls: u64,
     states: BTreeMap<String, String>,
     /// Whose jobs each pool's are: cluster and queue. Pods of a pool that is gone may still run some.
     queues: BTreeMap<String, (String, String)>,
@@ -140,6 +145,7 @@ impl Stage {
         acts.enter(at(story.state_every), Act::State);
         let end = at(story.lasts);
         acts.enter(end, Act::End);
+        let budgets = super::replica::config(NAMESPACE, story.poll_interval);
         Self {
             transcript: Transcript::new(story.start),
             chance: Chance::new(story.seed, "the story's jobs"),
@@ -155,6 +161,9 @@ impl Stage {
             records: Records::default(),
             around: Circumstances::default(),
             controller_writes: 0,
+            writes_pace: Pace::new("writes", budgets.write_budget, Duration::from_secs(1)),
+            calls_pace: Pace::new("requests to Buildkite", budgets.buildkite_budget, Duration::from_mins(1)),
+            calls: 0,
             states: BTreeMap::new(),
             queues: BTreeMap::new(),
             wrong: Vec::new(),
@@ -238,7 +247,11 @@ impl Stage {
         for write in writes.iter().filter(|write| is_controllers(&write.who)) {
             self.transcript.wrote(write);
             self.controller_writes += 1;
+            self.writes_pace.note(write.at, u64::from(write.resource != "events" && write.resource != "leases"));
         }
+        let calls = tally::buildkite_calls(&self.world);
+        self.calls_pace.note(now, calls.saturating_sub(self.calls));
+        self.calls = calls;
         while let Ok(line) = self.lines.try_recv() {
             self.records.take_in(line);
         }
@@ -302,6 +315,7 @@ impl Stage {
             self.records.take_in(line);
         }
         let mut wrong = self.records.violations(&self.world, &self.around);
+        wrong.extend([&self.writes_pace, &self.calls_pace].into_iter().filter_map(Pace::broken));
         wrong.extend(self.unexpected());
         wrong.extend(failure.map(|why| format!("the controller ended: {why}")));
         self.transcript.say(now, "the end");

@@ -108,7 +108,7 @@ impl Tally {
                 draining: rounded(draining),
             },
             pods_started: world.pods_started(),
-            buildkite_calls: world.buildkite().requests().values().flat_map(|by_token| by_token.values()).sum(),
+            buildkite_calls: buildkite_calls(world),
             kubernetes_writes: controller_writes,
         }
     }
@@ -117,6 +117,11 @@ impl Tally {
 /// To the thousandth: nobody reads more, and a text of it is the same everywhere.
 fn rounded(number: f64) -> f64 {
     (number * 1_000.0).round() / 1_000.0
+}
+
+/// Requests to Buildkite so far.
+pub fn buildkite_calls(world: &Joined) -> u64 {
+    world.buildkite().requests().values().flat_map(|by_token| by_token.values()).sum()
 }
 
 /// What the agents of the pods with this label do now; `None` counts all.

@@ -57,6 +57,8 @@ both! {
     a_pool_s_status_and_spec_do_not_touch_each_other: pools,
     updates_that_are_late_conflict_and_those_that_change_nothing_are_none: pools,
     hints_are_created_once_counted_and_deleted: hints,
+    hints_of_one_moment_are_deleted_together: hints,
+    the_controller_deletes_many_hints_and_exactly_those: hints,
     lists_come_by_pages_of_one_moment: lists,
     watches_tell_what_happened_in_order: watches,
     a_watch_is_bookmarked_and_ends: watches,

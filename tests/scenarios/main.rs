@@ -11,7 +11,8 @@
 //! Read `NAME.transcript` line by line before it is committed: it is what the controller promises. Lines of the world begin at
 //! the margin, what the controller wrote is indented, a star tells of the story. The same story gives the same bytes on every
 //! machine, so a failure is repeated by running that test alone; what differs stands in its output. What is too many for a
-//! file, or is played many times, is made in code: `many_pools.rs`, `killed.rs`, and by chance `seeds.rs`.
+//! file, or is played many times, is made in code: `many_pools.rs`, `killed.rs`, and by chance `seeds.rs` and
+//! `storms.rs`.
 
 #![allow(
     clippy::unwrap_used,
@@ -23,6 +24,7 @@
 mod killed;
 mod many_pools;
 mod seeds;
+mod storms;
 
 use std::{fs, path::PathBuf, sync::Arc};
 

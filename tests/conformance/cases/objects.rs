@@ -46,6 +46,12 @@ pub(crate) async fn events_are_created_and_counted_up(server: &Server, transcrip
     let one = server.path(EVENTS, "events/linux.1");
     transcript.answer("count up", &server.patch(&one, MERGE, &event).await);
     transcript.answer("count up what is not there", &server.patch(&format!("{one}x"), MERGE, &event).await);
+    for kind in ["AgentPool", "Pod"] {
+        let about = format!("{}?limit=500&fieldSelector=regarding.kind={kind}", server.path(EVENTS, "events"));
+        let list = server.get(&about).await.body;
+        let names = list["items"].as_array().unwrap().iter().map(|event| event["metadata"]["name"].clone()).collect();
+        transcript.note(&format!("those about a {kind}"), names);
+    }
 }
 
 pub(crate) async fn secrets_are_read_as_written(server: &Server, transcript: &mut Transcript) {

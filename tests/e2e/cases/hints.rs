@@ -113,6 +113,35 @@ async fn a_hint_that_no_pool_can_serve_raises_nothing_and_goes_in_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the control plane: tests/e2e/run"]
+async fn hints_that_are_over_go_together_and_one_that_is_not_stays() {
+    case("together", DEADLINE, async |case| {
+        case.takes_hints().await;
+        // They were stored while no controller ran, and are long over.
+        let long_ago = Timestamp::now() - Duration::from_mins(10);
+        for job in 0..30 {
+            case.hint("linux", &format!("old-{job}"), long_ago).await.expect("a hint");
+        }
+        case.hint("nobody", "open", Timestamp::now()).await.expect("a hint");
+        case.create_pool(pool("linux")).await;
+        let replica = case.controller().await;
+        eventually("all but the open one are deleted", SHRINKS, async || {
+            let left = case.hints().list(&kube::api::ListParams::default()).await.expect("a list").items;
+            let names: Vec<_> = left.into_iter().filter_map(|hint| hint.metadata.name).collect();
+            if names == ["job-open"] { Ok(()) } else { Err(format!("{names:?}")) }
+        })
+        .await;
+        let records = replica.proxy.records();
+        let deleted = |many: bool| {
+            let path = |path: &str| path.contains("/jobhints") && path.contains("/jobhints/") != many;
+            records.iter().filter(|record| record.method == "DELETE" && path(&record.path)).count()
+        };
+        assert_eq!((deleted(true), deleted(false)), (1, 0));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the control plane: tests/e2e/run"]
 async fn the_quota_bounds_what_a_flood_of_hints_can_store() {
     case("flood", DEADLINE, async |case| {
         case.takes_hints().await;

@@ -14,6 +14,7 @@ pub(crate) mod pools;
 pub(crate) mod processes;
 pub(crate) mod proxy;
 pub(crate) mod records;
+pub(crate) mod sender;
 pub(crate) mod simulated_agents;
 pub(crate) mod simulated_buildkite;
 pub(crate) mod wait;

@@ -173,8 +173,8 @@ impl Kubernetes {
     fn outcome(&mut self, call: Call) -> Result<Outcome, Refusal> {
         let (status, body) = match call {
             Call::OpenApi { group, version } => self.openapi(&group, &version)?,
-            Call::List { kind, namespace, selector, limit, from } => {
-                self.list((kind, &namespace), &selector, limit, from.as_deref())?
+            Call::List { kind, namespace, selector, regarding, limit, from } => {
+                self.list((kind, &namespace), (&selector, regarding.as_deref()), limit, from.as_deref())?
             }
             Call::Watch { kind, namespace, selector, version, seconds, bookmarks } => {
                 let id = self.watch((kind, namespace), selector, version, seconds, bookmarks)?;
@@ -190,6 +190,9 @@ impl Kubernetes {
                 self.patch_by(&key, part, &manager, (format, is_forced), &patch)?
             }
             Call::Delete { key, options, .. } => self.delete_by(&key, &options)?,
+            Call::DeleteCollection { kind, namespace, chosen, options, .. } => {
+                self.delete_all((kind, &namespace), &chosen, &options)?
+            }
         };
         Ok(Outcome::Object(status, body))
     }

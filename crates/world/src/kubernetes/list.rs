@@ -7,8 +7,9 @@ use serde_json::{Map, Value, json};
 use super::{
     Event, Kubernetes,
     kind::Kind,
-    object::{list, set, text, texts},
+    object::{Key, list, set, text, texts},
     refusal::Refusal,
+    request::Chosen,
     selector::Selector,
     store::{Store, TooOld},
     verbs::Answer,
@@ -26,7 +27,7 @@ impl Kubernetes {
     pub(super) fn list(
         &self,
         (kind, namespace): (Kind, &str),
-        selector: &Selector,
+        (selector, regarding): (&Selector, Option<&str>),
         limit: Option<usize>,
         from: Option<&str>,
     ) -> Answer {
@@ -38,6 +39,7 @@ impl Kubernetes {
         let mut matching = objects
             .into_iter()
             .filter(|(name, _)| from.is_none() || name.as_str() > after)
+            .filter(|(_, object)| regarding.is_none_or(|kind| kind == text(object, "/regarding/kind")))
             .filter(|(_, object)| selector.matches(&texts(object, "/metadata/labels")));
         let page: Vec<(String, Arc<Value>)> = matching.by_ref().take(limit.unwrap_or(usize::MAX)).collect();
         let mut metadata = json!({ "resourceVersion": version.to_string() });
@@ -45,11 +47,48 @@ impl Kubernetes {
         if let (Some((last, _)), 1..) = (page.last(), left) {
             set(&mut metadata, &["continue"], json!(format!("{version}:{last}")));
             // With a selector the API server does not know how many are left.
-            if *selector == Selector::default() {
+            if *selector == Selector::default() && regarding.is_none() {
                 set(&mut metadata, &["remainingItemCount"], json!(left));
             }
         }
         let items: Vec<Value> = page.iter().map(|(_, object)| item(object)).collect();
+        let body = json!({
+            "kind": format!("{}List", kind.name()), "apiVersion": kind.api_version(), "metadata": metadata, "items": items,
+        });
+        Ok((200, body))
+    }
+
+    /// Deletes what there was at a version and is selected. By name, so what was made anew since goes as well.
+    pub(super) fn delete_all(&mut self, (kind, namespace): (Kind, &str), chosen: &Chosen, options: &Value) -> Answer {
+        let version = chosen.version.unwrap_or_else(|| self.store.version());
+        if version == 0 {
+            let why = "Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"".to_owned();
+            let cause = ("resourceVersionMatch".to_owned(), why, "FieldValueForbidden");
+            return Err(Refusal::invalid(("meta.k8s.io", "ListOptions", ""), &[cause]));
+        }
+        if version > self.store.version() {
+            let why = format!("Timeout: Too large resource version: {version}, current: {}", self.store.version());
+            return Err(Refusal::timeout(why));
+        }
+        let objects = objects_at(&self.store, kind, namespace, version)?;
+        let mut matching = objects
+            .into_iter()
+            .filter(|(name, _)| !chosen.spared.contains(name))
+            .filter(|(_, object)| chosen.selector.matches(&texts(object, "/metadata/labels")));
+        let page: Vec<(String, Arc<Value>)> =
+            matching.by_ref().take(chosen.limit.filter(|limit| *limit > 0).unwrap_or(usize::MAX)).collect();
+        let place = match (page.last(), matching.next()) {
+            (Some((last, _)), Some(_)) => format!("{version}:{last}"),
+            _ => String::new(),
+        };
+        for (name, _) in &page {
+            match self.delete_by(&Key::new(kind, namespace, name), options) {
+                Err(refusal) if refusal.code != 404 => return Err(refusal),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        let items: Vec<Value> = page.iter().map(|(_, object)| item(object)).collect();
+        let metadata = json!({ "continue": place, "resourceVersion": version.to_string() });
         let body = json!({
             "kind": format!("{}List", kind.name()), "apiVersion": kind.api_version(), "metadata": metadata, "items": items,
         });

@@ -1,6 +1,6 @@
 //! Requests, taken apart: what the controller sends is understood, anything else is told apart with a sentence.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::{extract::Query, http::Uri};
 use serde_json::Value;
@@ -39,12 +39,13 @@ pub enum Verb {
     Update,
     Patch,
     Delete,
+    DeleteCollection,
 }
 
 impl Verb {
     /// Whether it changes something.
     pub const fn writes(self) -> bool {
-        matches!(self, Self::Create | Self::Update | Self::Patch | Self::Delete)
+        matches!(self, Self::Create | Self::Update | Self::Patch | Self::Delete | Self::DeleteCollection)
     }
 }
 
@@ -85,14 +86,75 @@ impl Part {
 /// What is asked for.
 #[derive(Debug, Clone)]
 pub(super) enum Call {
-    OpenApi { group: String, version: String },
-    List { kind: Kind, namespace: String, selector: Selector, limit: Option<usize>, from: Option<String> },
-    Watch { kind: Kind, namespace: String, selector: Selector, version: u64, seconds: Option<u64>, bookmarks: bool },
-    Get { key: Key, part: Part },
-    Create { kind: Kind, namespace: String, manager: String, object: Value },
-    Update { key: Key, part: Part, manager: String, object: Value },
-    Patch { key: Key, part: Part, manager: String, content_type: String, is_forced: bool, patch: Value },
-    Delete { key: Key, manager: String, options: Value },
+    OpenApi {
+        group: String,
+        version: String,
+    },
+    List {
+        kind: Kind,
+        namespace: String,
+        selector: Selector,
+        /// Of Events alone: the kind of what they are about.
+        regarding: Option<String>,
+        limit: Option<usize>,
+        from: Option<String>,
+    },
+    Watch {
+        kind: Kind,
+        namespace: String,
+        selector: Selector,
+        version: u64,
+        seconds: Option<u64>,
+        bookmarks: bool,
+    },
+    Get {
+        key: Key,
+        part: Part,
+    },
+    Create {
+        kind: Kind,
+        namespace: String,
+        manager: String,
+        object: Value,
+    },
+    Update {
+        key: Key,
+        part: Part,
+        manager: String,
+        object: Value,
+    },
+    Patch {
+        key: Key,
+        part: Part,
+        manager: String,
+        content_type: String,
+        is_forced: bool,
+        patch: Value,
+    },
+    Delete {
+        key: Key,
+        manager: String,
+        options: Value,
+    },
+    DeleteCollection {
+        kind: Kind,
+        namespace: String,
+        chosen: Box<Chosen>,
+        manager: String,
+        options: Value,
+    },
+}
+
+/// Which objects of a collection are deleted.
+#[derive(Debug, Clone)]
+pub(super) struct Chosen {
+    pub(super) selector: Selector,
+    /// Names that a field selector leaves out.
+    pub(super) spared: BTreeSet<String>,
+    /// Those that there were then; those that there are where it is absent.
+    pub(super) version: Option<u64>,
+    /// The first by name.
+    pub(super) limit: Option<usize>,
 }
 
 /// A request that was understood.
@@ -184,13 +246,51 @@ fn call(request: &ApiRequest, target: &Target<'_>, query: &mut BTreeMap<String, 
             let options = if request.body.is_empty() { Value::Null } else { body()? };
             Call::Delete { key, manager: manager(request, query), options }
         }
+        ("DELETE", None) if kind.is_custom() => {
+            if request.body.is_empty() {
+                // The real one then takes the query for the options, and the version for a precondition.
+                return Err("the deletion of a collection without options in its body".to_owned());
+            }
+            let manager = manager(request, query);
+            return deleting(kind, owned, manager, body()?, query);
+        }
         (method, _) => return Err(format!("{method} {}", request.path)),
     })
 }
 
-fn listing(kind: Kind, namespace: String, query: &mut BTreeMap<String, String>) -> Result<Call, String> {
+fn deleting(
+    kind: Kind,
+    namespace: String,
+    manager: String,
+    options: Value,
+    query: &mut BTreeMap<String, String>,
+) -> Result<Call, String> {
+    let selector = selector(query)?;
+    let version = match (query.remove("resourceVersion"), query.remove("resourceVersionMatch").as_deref()) {
+        (None, None) => None,
+        (Some(text), Some("Exact")) => Some(text.parse().map_err(|_| format!("resourceVersion={text}"))?),
+        _ => return Err("the deletion of a collection at another version than an exact one".to_owned()),
+    };
+    let fields = query.remove("fieldSelector").unwrap_or_default();
+    let spared = fields.split(',').filter(|term| !term.is_empty());
+    let spared: Option<BTreeSet<String>> =
+        spared.map(|term| term.strip_prefix("metadata.name!=").map(str::to_owned)).collect();
+    let spared = spared.ok_or_else(|| format!("the field selector `{fields}`"))?;
+    let limit = match query.remove("limit") {
+        None => None,
+        Some(text) => Some(text.parse().map_err(|_| format!("limit={text}"))?),
+    };
+    let chosen = Box::new(Chosen { selector, spared, version, limit });
+    Ok(Call::DeleteCollection { kind, namespace, chosen, manager, options })
+}
+
+fn selector(query: &mut BTreeMap<String, String>) -> Result<Selector, String> {
     let text = query.remove("labelSelector").unwrap_or_default();
-    let selector = Selector::parse(&text).ok_or_else(|| format!("the label selector `{text}`"))?;
+    Selector::parse(&text).ok_or_else(|| format!("the label selector `{text}`"))
+}
+
+fn listing(kind: Kind, namespace: String, query: &mut BTreeMap<String, String>) -> Result<Call, String> {
+    let selector = selector(query)?;
     let mut number = |name: &str| match query.remove(name) {
         None => Ok(None),
         Some(text) => text.parse::<u64>().map(Some).map_err(|_| format!("{name}={text}")),
@@ -204,8 +304,15 @@ fn listing(kind: Kind, namespace: String, query: &mut BTreeMap<String, String>) 
     if version.is_some_and(|version| version != 0) {
         return Err("a list at a version".to_owned());
     }
+    let regarding = match query.get("fieldSelector").and_then(|fields| fields.strip_prefix("regarding.kind=")) {
+        Some(regarding) if kind == Kind::Event && !regarding.contains(',') => Some(regarding.to_owned()),
+        _ => None,
+    };
+    if regarding.is_some() {
+        query.remove("fieldSelector");
+    }
     let limit = limit.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
-    Ok(Call::List { kind, namespace, selector, limit, from: query.remove("continue") })
+    Ok(Call::List { kind, namespace, selector, regarding, limit, from: query.remove("continue") })
 }
 
 /// The name of one who gives none.
@@ -228,6 +335,7 @@ fn route(call: &Call) -> Route {
         Call::Update { key, part, .. } => (Verb::Update, key.kind, *part),
         Call::Patch { key, part, .. } => (Verb::Patch, key.kind, *part),
         Call::Delete { key, .. } => (Verb::Delete, key.kind, Part::Whole),
+        Call::DeleteCollection { kind, .. } => (Verb::DeleteCollection, *kind, Part::Whole),
     };
     match part.subresource() {
         "" => Route::new(verb, kind.plural()),
@@ -240,19 +348,25 @@ impl Call {
     pub(super) const fn kind(&self) -> Option<Kind> {
         match self {
             Self::OpenApi { .. } => None,
-            Self::List { kind, .. } | Self::Watch { kind, .. } | Self::Create { kind, .. } => Some(*kind),
+            Self::List { kind, .. }
+            | Self::Watch { kind, .. }
+            | Self::Create { kind, .. }
+            | Self::DeleteCollection { kind, .. } => Some(*kind),
             Self::Get { key, .. } | Self::Update { key, .. } | Self::Patch { key, .. } | Self::Delete { key, .. } => {
                 Some(key.kind)
             }
         }
     }
 
-    /// Who writes what; nothing for reads.
+    /// Who writes what; nothing for reads, and no name for what is many.
     pub(super) fn write(&self) -> Option<(String, Key)> {
         match self {
             Self::OpenApi { .. } | Self::List { .. } | Self::Watch { .. } | Self::Get { .. } => None,
             Self::Create { kind, namespace, manager, object } => {
                 Some((manager.clone(), Key::new(*kind, namespace, text(object, "/metadata/name"))))
+            }
+            Self::DeleteCollection { kind, namespace, manager, .. } => {
+                Some((manager.clone(), Key::new(*kind, namespace, "")))
             }
             Self::Update { key, manager, .. }
             | Self::Patch { key, manager, .. }
@@ -297,6 +411,13 @@ mod tests {
             ),
             ("POST", "/apis/kitepool.dev/v1alpha1/namespaces/ci/jobhints", "", Verb::Create, "jobhints"),
             ("DELETE", "/apis/kitepool.dev/v1alpha1/namespaces/ci/jobhints/h", "", Verb::Delete, "jobhints"),
+            (
+                "DELETE",
+                "/apis/kitepool.dev/v1alpha1/namespaces/ci/jobhints",
+                "resourceVersion=7&resourceVersionMatch=Exact&limit=3&fieldSelector=metadata.name!=a,metadata.name!=b",
+                Verb::DeleteCollection,
+                "jobhints",
+            ),
             ("GET", "/openapi/v3/apis/kitepool.dev/v1alpha1", "", Verb::Get, "openapi"),
         ] {
             assert_eq!(understood(method, path, query).unwrap().route, Route::new(verb, resource), "{path}");
@@ -310,6 +431,7 @@ mod tests {
             ("GET", "/api/v1/namespaces/ci/pods", "fieldSelector=a%3Db", "fieldSelector"),
             ("GET", "/api/v1/namespaces/ci/pods/p/log", "", "no such path"),
             ("DELETE", "/api/v1/namespaces/ci/pods", "", "DELETE"),
+            ("DELETE", "/apis/kitepool.dev/v1alpha1/namespaces/ci/jobhints", "resourceVersion=7", "exact"),
             ("PATCH", "/api/v1/namespaces/ci/pods/p", "dryRun=All", "dryRun"),
         ] {
             let sentence = understood(method, path, query).unwrap_err();
