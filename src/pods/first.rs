@@ -173,7 +173,6 @@ fn copying(image: &FirstImage, is_for_root: bool) -> Value {
         "runAsNonRoot": true,
         "allowPrivilegeEscalation": false,
         "readOnlyRootFilesystem": true,
-        "privileged": false,
         "capabilities": { "drop": ["ALL"] },
         "seccompProfile": { "type": "RuntimeDefault" },
     });
