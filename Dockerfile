@@ -15,7 +15,9 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     cargo build --locked --profile dist --package kitepool --bin kitepool \
     && cp target/dist/kitepool /kitepool \
-    && /kitepool crd > /dev/null
+    && /kitepool crd > /dev/null \
+    && cp "$(crates/first/build)" /kitepool-first \
+    && /kitepool-first -- true
 
 # C library, CA bundle, no shell. Time zones are in the binary.
 FROM gcr.io/distroless/cc-debian12:nonroot
@@ -29,6 +31,8 @@ LABEL org.opencontainers.image.title="kitepool" \
       org.opencontainers.image.revision="${REVISION}"
 
 COPY --from=build /kitepool /kitepool
+# What agents' pods copy from here. Their nodes may have other processors than the controller's: build for all of them.
+COPY --from=build /kitepool-first /kitepool-first
 
 # `nonroot` as a number, since Kubernetes cannot tell from a name that it is not root.
 USER 65532:65532

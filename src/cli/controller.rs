@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use super::{duration, webhook};
 use crate::{
     control::run::{self, Config, ProbeWay},
+    pods::first::FirstImage,
     shutdown,
     telemetry::{self, LogFormat},
 };
@@ -85,6 +86,22 @@ pub(super) struct Arguments {
     #[arg(long, env = "KITEPOOL_PROBE", value_enum, default_value = "auto", value_name = "WAY")]
     probe: Probe,
 
+    /// Kitepool's own image, as agents' nodes find it. Pods of agents get a first process from it, which lets one SIGTERM
+    /// through and withholds the next, since that would cancel the job. Left out: none is added.
+    #[arg(long, env = "KITEPOOL_FIRST_IMAGE", value_name = "IMAGE")]
+    first_image: Option<String>,
+
+    /// A Secret to pull that image with, in the agents' namespace; may be given several times, or with commas in the
+    /// environment.
+    #[arg(
+        long = "first-pull-secret",
+        env = "KITEPOOL_FIRST_PULL_SECRETS",
+        value_delimiter = ',',
+        value_name = "SECRET",
+        requires = "first_image"
+    )]
+    first_pull_secrets: Vec<String>,
+
     #[command(flatten)]
     webhook: webhook::Arguments,
 
@@ -111,6 +128,11 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     telemetry::install(arguments.log_format, &arguments.log)?;
     let kubernetes = crate::cluster::client::config().await?;
     let config = validate(arguments, &kubernetes.default_namespace, crate::cluster::client::is_inside(&kubernetes))?;
+    if config.first.is_none() {
+        tracing::info!(
+            "no --first-image: nothing is added to agents' pods that keeps a second SIGTERM from their jobs"
+        );
+    }
     let stop = shutdown::on_signal().context("signals cannot be received")?;
     run::run(config, kubernetes, None, stop).await
 }
@@ -141,6 +163,7 @@ fn validate(arguments: Arguments, own_namespace: &str, is_inside: bool) -> anyho
                 .to_owned(),
         );
     }
+    let first = first_image(arguments.first_image, arguments.first_pull_secrets, &mut problems);
     let webhook = arguments.webhook.validate(&namespaces, &mut problems);
     if !problems.is_empty() {
         anyhow::bail!("the flags do not make sense:\n  {}", problems.join("\n  "));
@@ -165,7 +188,18 @@ fn validate(arguments: Arguments, own_namespace: &str, is_inside: bool) -> anyho
             Probe::Auto if is_inside => ProbeWay::Direct,
             Probe::Auto | Probe::Proxy => ProbeWay::Proxy,
         },
+        first,
     })
+}
+
+/// Where the first process comes from. An empty name is none, for whoever sets it in the environment only sometimes.
+fn first_image(image: Option<String>, pull_secrets: Vec<String>, problems: &mut Vec<String>) -> Option<FirstImage> {
+    let image = image.filter(|image| !image.is_empty())?;
+    if image.contains(char::is_whitespace) {
+        problems
+            .push(format!("--first-image {image:?}: no image is named so; give something like REGISTRY/kitepool:1.2"));
+    }
+    Some(FirstImage { image, pull_secrets })
 }
 
 /// The namespaces to look after, sorted; the own one where none is given.
@@ -299,6 +333,17 @@ mod tests {
     fn a_duration_is_refused_with_an_example() {
         let text = validated(&["--identity", "a", "--poll-interval", "10 parsecs"]).unwrap_err();
         assert!(text.contains("`10s`"), "{text}");
+    }
+
+    #[test]
+    fn the_first_process_comes_from_an_image_or_not_at_all() {
+        assert_eq!(validated(&["--identity", "a"]).unwrap().first, None);
+        assert_eq!(validated(&["--identity", "a", "--first-image", ""]).unwrap().first, None);
+        let flags = ["--identity", "a", "--first-image", "kitepool:1", "--first-pull-secret", "b,c"];
+        let first = validated(&flags).unwrap().first.unwrap();
+        assert_eq!((first.image.as_str(), first.pull_secrets), ("kitepool:1", vec!["b".to_owned(), "c".to_owned()]));
+        assert!(validated(&["--identity", "a", "--first-image", "a b"]).unwrap_err().contains("--first-image"));
+        assert!(validated(&["--identity", "a", "--first-pull-secret", "b"]).unwrap_err().contains("--first-image"));
     }
 
     #[test]

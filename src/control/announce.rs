@@ -13,13 +13,18 @@ use super::{
     departures::{Cause, Departure},
     hints::Unmatched,
 };
-use crate::cluster::events::{Notice, PoolReference};
+use crate::{
+    cluster::events::{Notice, PoolReference},
+    pods::first,
+};
 
 /// A write that landed.
 pub fn act(pool: &PoolReference, act: &Act, why: &str) -> Notice {
     let (reason, note) = match act {
-        Act::Create { generation, replicas, .. } => {
-            ("GenerationCreated", format!("created Deployment {generation} with {replicas} replicas: {why}"))
+        Act::Create { generation, replicas, manifest } => {
+            let without = first::of_generation(manifest).and_then(first::Presence::sentence);
+            let without = without.map(|sentence| format!(". Mind that {sentence}")).unwrap_or_default();
+            ("GenerationCreated", format!("created Deployment {generation} with {replicas} replicas: {why}{without}"))
         }
         Act::Scale { generation, from, to } => {
             let reason = if to > from { "ScaledUp" } else { "ScaledDown" };

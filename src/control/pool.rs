@@ -14,6 +14,7 @@ use super::{
     overlay::Overlay,
     pool_status,
     readings::Seen,
+    run::Config,
     snapshot::{GenerationFacts, NamespaceSnapshot},
     tick::Candidate,
 };
@@ -154,7 +155,7 @@ impl PoolState {
         {
             return plan.clone();
         }
-        let plan = make_plan(view, valid, key.template.as_deref(), facts.endpoint, &key.existing).map(Arc::new);
+        let plan = make_plan(view, valid, key.template.as_deref(), facts, &key.existing).map(Arc::new);
         self.planned = Some((key, plan.clone()));
         plan
     }
@@ -166,15 +167,15 @@ pub struct PlanInputs<'a> {
     pub cells: &'a NamespaceCells,
     /// The pool's generations.
     pub generations: &'a [GenerationFacts],
-    /// Buildkite's address, where it was given to us.
-    pub endpoint: Option<&'a str>,
+    /// What we were given for all pools.
+    pub config: &'a Config,
 }
 
 fn make_plan(
     view: &PoolView,
     valid: &ValidPool,
     template: Option<&PodTemplateView>,
-    endpoint: Option<&str>,
+    facts: &PlanInputs<'_>,
     existing: &BTreeMap<String, String>,
 ) -> Result<Planned, Vec<Problem>> {
     let overrides = Overrides {
@@ -183,7 +184,8 @@ fn make_plan(
         token: valid.token.clone(),
         agents_per_pod: valid.spec.agents_per_pod.get(),
         longest_job: valid.longest_job,
-        endpoint: endpoint.map(ToOwned::to_owned),
+        endpoint: facts.config.endpoint.clone(),
+        first: facts.config.first.clone(),
     };
     let owner = owner(view);
     match (&valid.template, template) {

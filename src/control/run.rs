@@ -39,7 +39,9 @@ use crate::{
         schema,
         write::Writer,
     },
-    ingest, serve,
+    ingest,
+    pods::first::FirstImage,
+    serve,
 };
 
 /// What the flags came to.
@@ -75,6 +77,8 @@ pub struct Config {
     pub webhook: Option<ingest::Config>,
     /// Which way agents are asked.
     pub probe: ProbeWay,
+    /// Where the first process of agents' containers comes from.
+    pub first: Option<FirstImage>,
 }
 
 /// The way to agents.

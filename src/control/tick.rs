@@ -284,8 +284,8 @@ impl Term {
                     broken.push(facts);
                     continue;
                 };
-                let endpoint = self.shared.config.endpoint.as_deref();
-                let plan = state.plan(view, valid, &PlanInputs { cells, generations: &facts.generations, endpoint });
+                let config = &self.shared.config;
+                let plan = state.plan(view, valid, &PlanInputs { cells, generations: &facts.generations, config });
                 let mut valid = Arc::clone(valid);
                 if self.shared.config.is_dry_run {
                     // Where nothing is written every change is somebody else's, and no news.

@@ -10,6 +10,7 @@
 //! | `BUILDKITE_AGENT_ENDPOINT` | only when the controller was given one |
 //! | readiness probe | `GET /` there: 200 from registration to the end, also while a job runs |
 //! | `terminationGracePeriodSeconds` | `longestJob` |
+//! | a first process before the container's command, and an init container that brings it | where the controller has an image for it: [`super::first`] |
 //! | labels | pool, queue, generation, managed-by |
 //!
 //! v3 and v4 of the agent read all of it alike. Where the two differ (how long a cancelled job has before it is killed, how workers
@@ -31,7 +32,7 @@ pub const DEFAULT_GRACE_SECONDS: i64 = 30;
 
 /// The version of what is added. It is part of a generation's hash when the generation is created, and never compared after:
 /// an upgrade of the controller touches no agent. Raise it with any change of [`super::render`].
-pub const INJECTION_VERSION: u32 = 1;
+pub const INJECTION_VERSION: u32 = 2;
 
 /// The environment that the controller may set.
 pub mod environment {

@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     contract::INJECTION_VERSION,
+    first::{self, FIRST_PROCESS_ANNOTATION, Presence},
     render::{Overrides, render},
 };
 
@@ -38,6 +39,8 @@ pub struct Planned {
     pub name: String,
     /// See [`INPUTS_ANNOTATION`].
     pub inputs: String,
+    /// Whether its agents have the first process, if it is created now.
+    pub first_process: Presence,
     template: Value,
 }
 
@@ -66,7 +69,8 @@ pub fn plan(
         let short: String = hash.chars().take(NAME_HASH_DIGITS).collect();
         format!("{}-{short}", owner.name)
     });
-    Ok(Planned { name, inputs, template })
+    let first_process = first::presence(definition, overrides.first.as_ref());
+    Ok(Planned { name, inputs, first_process, template })
 }
 
 fn token(overrides: &Overrides) -> Value {
@@ -115,7 +119,7 @@ impl Planned {
                 "name": self.name,
                 "namespace": owner.namespace,
                 "labels": labels,
-                "annotations": { INPUTS_ANNOTATION: self.inputs },
+                "annotations": { INPUTS_ANNOTATION: self.inputs, FIRST_PROCESS_ANNOTATION: self.first_process.as_str() },
                 // Deleted with the pool. Not blocking: that would take a right on the pool's finalizers.
                 "ownerReferences": [{
                     "apiVersion": "kitepool.dev/v1alpha1",
@@ -156,6 +160,7 @@ mod tests {
             agents_per_pod: 1,
             longest_job: Duration::from_mins(1),
             endpoint: None,
+            first: None,
         }
     }
 
@@ -180,6 +185,24 @@ mod tests {
         let fresh = planned(&definition, &overrides(), &BTreeMap::new());
         let made_by_an_older_version = BTreeMap::from([(fresh.inputs, "linux-0123456789".to_owned())]);
         assert_eq!(planned(&definition, &overrides(), &made_by_an_older_version).name, "linux-0123456789");
+    }
+
+    #[test]
+    fn another_image_of_the_first_process_or_none_is_no_other_generation() {
+        let definition = json!({ "spec": { "containers": [{ "name": "agent", "command": ["buildkite-agent"] }] } });
+        let from = |image: &str| Overrides {
+            first: Some(first::FirstImage { image: image.to_owned(), pull_secrets: Vec::new() }),
+            ..overrides()
+        };
+        let planned = |overrides: &Overrides| planned(&definition, overrides, &BTreeMap::new());
+        let (none, old, new) = (planned(&overrides()), planned(&from("kitepool:1")), planned(&from("kitepool:2")));
+        assert_eq!((&none.inputs, &none.name), (&old.inputs, &old.name));
+        assert_eq!((&old.inputs, &old.name), (&new.inputs, &new.name));
+        // What is created now is made of what there is now.
+        let manifest = new.manifest(&owner(), "linux", 0);
+        assert_eq!(manifest["spec"]["template"]["spec"]["initContainers"][0]["image"], "kitepool:2");
+        assert_eq!(first::of_generation(&manifest), Some(Presence::Added));
+        assert_eq!(first::of_generation(&none.manifest(&owner(), "linux", 0)), Some(Presence::NoImage));
     }
 
     #[test]

@@ -7,9 +7,12 @@ use std::{collections::BTreeSet, time::Duration};
 use kitepool_api::{Problem, validate::TokenSource};
 use serde_json::{Map, Value, json};
 
-use super::contract::{
-    AGENT_CONTAINER, DEFAULT_GRACE_SECONDS, HEALTH_PORT, TOKEN_FOLDER, TOKEN_VOLUME,
-    environment::{ENDPOINT, HEALTH_ADDRESS, META_DATA, NAME, POD_IP, QUEUE, SPAWN, TAGS, TOKEN},
+use super::{
+    contract::{
+        AGENT_CONTAINER, DEFAULT_GRACE_SECONDS, HEALTH_PORT, TOKEN_FOLDER, TOKEN_VOLUME,
+        environment::{ENDPOINT, HEALTH_ADDRESS, META_DATA, NAME, POD_IP, QUEUE, SPAWN, TAGS, TOKEN},
+    },
+    first::{self, FirstImage},
 };
 
 /// What a pool brings to its definition.
@@ -27,6 +30,8 @@ pub struct Overrides {
     pub longest_job: Duration,
     /// Buildkite's address, where it is not the agent's own default.
     pub endpoint: Option<String>,
+    /// Where the first process of the agent's container comes from. No part of what a generation is known by.
+    pub first: Option<FirstImage>,
 }
 
 /// Adds what the definition leaves open. `path` says where the definition stands, for the problems' sake.
@@ -45,6 +50,7 @@ pub fn render(definition: &Value, overrides: &Overrides, path: &str) -> Result<V
     if has_agent && let TokenSource::Secret { name, key } = &overrides.token {
         mount_token(spec, name, key, path, &mut problems);
     }
+    first::add(&mut template, overrides.first.as_ref(), path, &mut problems);
     if problems.is_empty() { Ok(template) } else { Err(problems) }
 }
 
@@ -212,6 +218,7 @@ mod tests {
             agents_per_pod: 2,
             longest_job: Duration::from_hours(4),
             endpoint: None,
+            first: None,
         }
     }
 

@@ -155,6 +155,7 @@ pub fn config(namespace: &str, poll_interval: Duration) -> Config {
         record: None,
         webhook: None,
         probe: ProbeWay::Direct,
+        first: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The cases, one theme a file. Each is a sentence, has a deadline and runs beside all others.
 
 mod adoption;
+mod agents_first;
 mod agents_load;
 mod agents_removals;
 mod agents_trouble;

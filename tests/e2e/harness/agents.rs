@@ -31,9 +31,18 @@ use crate::process_kubelet::{
 
 const CLUSTER: &str = "11111111-1111-4111-8111-111111111111";
 pub(crate) const QUEUE: &str = "linux";
+/// The container of the agent.
+pub(crate) const AGENT: &str = "agent";
 
 /// The image of pod-library/basic.yaml.
 const IMAGE: &str = "buildkite/agent:3.137.2";
+/// The name of its entrypoint there, and where it is found here.
+const ENTRYPOINT: &str = "/image/buildkite-agent-entrypoint";
+const PATH: &str = "/image:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Kitepool's own image, with nothing in it but the first process; and another version of it.
+pub(crate) const FIRST_IMAGE: &str = "kitepool:1";
+pub(crate) const NEXT_FIRST_IMAGE: &str = "kitepool:2";
 
 /// An agent has a handler for SIGTERM so long after it has connected.
 const HANDLES_SIGNALS: SignedDuration = SignedDuration::from_millis(200);
@@ -41,16 +50,27 @@ const HANDLES_SIGNALS: SignedDuration = SignedDuration::from_millis(200);
 /// How an agent ends that gets SIGTERM before it has registered. Elsewhere it dies of the signal, which the first process of a
 /// container cannot; Go then ends with this (measured with the same binary).
 const UNHANDLED: Ending = Ending::Exit(2);
+/// The same where it is not the first process.
+const UNHANDLED_BEHIND_FIRST: Ending = Ending::Exit(143);
 
 /// The binary of the real agent. Blocks for minutes where it was never built.
 fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        let script = super::control_plane::repository().join("tests/agent/build");
-        let built = Command::new(script).stderr(Stdio::inherit()).output().expect("tests/agent/build can be run");
-        assert!(built.status.success(), "tests/agent/build: {}", built.status);
-        PathBuf::from(String::from_utf8(built.stdout).expect("a path").trim())
-    })
+    BINARY.get_or_init(|| built("tests/agent/build"))
+}
+
+/// The first process as it is shipped.
+fn first_process() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| built("crates/first/build"))
+}
+
+/// What a script builds and names.
+fn built(script: &str) -> PathBuf {
+    let path = super::control_plane::repository().join(script);
+    let built = Command::new(path).stderr(Stdio::inherit()).output().expect("the script can be run");
+    assert!(built.status.success(), "{script}: {}", built.status);
+    PathBuf::from(String::from_utf8(built.stdout).expect("a path").trim())
 }
 
 /// What a case with real agents works with.
@@ -98,8 +118,12 @@ impl<'a> Agents<'a> {
         std::fs::create_dir_all(&markers).expect("a folder");
         std::fs::set_permissions(&markers, PermissionsExt::from_mode(0o777)).expect("a folder of ours");
         let binary = tokio::task::spawn_blocking(binary).await.expect("the agent's binary");
+        let first = tokio::task::spawn_blocking(first_process).await.expect("the first process");
+        let kitepool = json!({ "files": { "/kitepool-first": first } });
         let images = json!({ "images": {
-            IMAGE: { "entrypoint": [binary] },
+            IMAGE: { "entrypoint": [binary], "files": { ENTRYPOINT: binary }, "env": { "PATH": PATH } },
+            FIRST_IMAGE: kitepool,
+            NEXT_FIRST_IMAGE: kitepool,
             "elsewhere/sleep": { "entrypoint": ["sleep"] },
         } });
         let kubelet = case.process_kubelet(nodes, &images.to_string(), |_| {}).await;
@@ -196,8 +220,11 @@ impl<'a> Agents<'a> {
             let told = self.kubelet.ledger().of(&pod);
             assert!(self.kubelet.ledger().signals(&pod).len() <= 1, "{told:#?}");
             let signalled = told.iter().find(|entry| matches!(entry.what, What::Signalled(..)));
-            for end in told.iter().filter(|entry| matches!(entry.what, What::Ended(_))) {
-                let expected = if self.was_connected(&pod, signalled) { Ending::Exit(0) } else { UNHANDLED };
+            let unhandled =
+                if told.iter().any(|entry| entry.container != AGENT) { UNHANDLED_BEHIND_FIRST } else { UNHANDLED };
+            let ends = told.iter().filter(|entry| entry.container == AGENT && matches!(entry.what, What::Ended(_)));
+            for end in ends {
+                let expected = if self.was_connected(&pod, signalled) { Ending::Exit(0) } else { unhandled };
                 let is_well = end.what == What::Ended(expected) || end.what == What::Ended(Ending::Exit(0));
                 assert!(is_well, "{end}, expected {expected:?}: {told:#?}");
                 assert_eq!(signalled.map(|entry| &entry.what), Some(&What::Signalled(15, Why::Deleted)), "{told:#?}");

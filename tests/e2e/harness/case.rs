@@ -135,6 +135,13 @@ impl Case {
         self.replica_for(endpoint, true).await
     }
 
+    /// The same, with more flags.
+    pub(crate) async fn replica_against_with(&self, endpoint: &str, more: &[&str]) -> Replica {
+        let proxy = Proxy::start(&self.access).await;
+        let launch = Launch { endpoint: endpoint.to_owned(), ..self.launch("a", &proxy, more) };
+        Replica::start(launch, proxy)
+    }
+
     /// The same, for longer than a record lasts if nothing is to be taken down.
     pub(crate) async fn replica_for(&self, endpoint: &str, recorded: bool) -> Replica {
         let proxy = Proxy::start(&self.access).await;
@@ -249,6 +256,12 @@ impl Replica {
         self.controller.kill();
         self.controller = Controller::start(&self.launch);
         *self.alive.lock().expect("no panic while it is held") = Some(self.controller.pid());
+    }
+
+    /// Starts it again with other flags, as an upgrade does.
+    pub(crate) fn start_again_with(&mut self, more: &[&str]) {
+        self.launch.more = more.iter().map(ToString::to_string).collect();
+        self.start_again();
     }
 
     /// Kills the controller at these writes, each life at the first one that comes up.

@@ -23,6 +23,8 @@ for entry in /*; do
         # Pods have volumes in these, and beside what is there.
         mkdir "$root$entry"
         for inner in "$entry"/*; do
+          # Pods have volumes below this one, and what is there on this machine is no part of a node.
+          [[ $inner != /run/kitepool ]] || continue
           if [[ -L $inner ]]; then
             cp -a "$inner" "$root$inner"
           elif [[ -d $inner ]]; then

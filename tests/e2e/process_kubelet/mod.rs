@@ -102,8 +102,10 @@ impl ProcessKubelet {
 
     /// Folders that containers have to see: where the pods' files are, and the programs of the images.
     fn seen(&self) -> Vec<String> {
-        let programs = self.settings.images.images.values().filter_map(|image| image.entrypoint.first());
-        let folders = programs.map(Path::new).filter(|path| path.is_absolute()).filter_map(Path::parent);
+        let images = || self.settings.images.images.values();
+        let programs = images().filter_map(|image| image.entrypoint.first()).map(Path::new);
+        let files = images().flat_map(|image| image.files.values()).map(PathBuf::as_path);
+        let folders = programs.chain(files).filter(|path| path.is_absolute()).filter_map(Path::parent);
         folders.chain([self.folder.as_path()]).map(|folder| folder.display().to_string()).collect()
     }
 

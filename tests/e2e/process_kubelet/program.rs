@@ -29,6 +29,8 @@ pub(crate) async fn program(
     let mut command = words(container.command.as_deref(), &own);
     let mut args = words(container.args.as_deref(), &own);
     let mut mounts = mounts(pod, container, &own).await?;
+    // What a pod mounts comes over what the image has.
+    mounts.splice(0..0, files(image));
     if command.is_empty() {
         command.clone_from(&image.entrypoint);
         bring(&mut command, &mut mounts);
@@ -72,6 +74,15 @@ fn bring(command: &mut [String], mounts: &mut Vec<Mount>) {
     let name = source.file_name().unwrap_or_default().to_string_lossy();
     *program = format!("{PROGRAMS}/{name}");
     mounts.push(Mount { target: program.clone(), source, is_read_only: true });
+}
+
+fn files(image: &Image) -> impl Iterator<Item = Mount> {
+    let mount = |(target, source): (&String, &PathBuf)| Mount {
+        source: source.clone(),
+        target: target.clone(),
+        is_read_only: true,
+    };
+    image.files.iter().map(mount)
 }
 
 fn words(words: Option<&[String]>, known: &BTreeMap<String, String>) -> Vec<String> {

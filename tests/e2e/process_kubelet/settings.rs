@@ -1,6 +1,10 @@
 //! What a kubelet is told: its nodes, what the images are, and how it misbehaves on request.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use rustix::process::Signal;
 use serde::Deserialize;
@@ -55,6 +59,8 @@ pub(crate) struct Image {
     /// What follows the entrypoint where the pod has no args.
     pub(crate) command: Vec<String>,
     pub(crate) env: BTreeMap<String, String>,
+    /// What else is in the image: paths of the container, each with the file of this machine that is found there.
+    pub(crate) files: BTreeMap<String, PathBuf>,
     pub(crate) working_directory: Option<String>,
     /// The name, with or without SIG.
     pub(crate) stop_signal: Option<String>,
