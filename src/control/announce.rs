@@ -21,7 +21,7 @@ pub fn act(pool: &PoolReference, act: &Act, why: &str) -> Notice {
         Act::Create { generation, replicas, .. } => {
             ("GenerationCreated", format!("created Deployment {generation} with {replicas} replicas: {why}"))
         }
-        Act::Scale { generation, from, to } => {
+        Act::Scale { generation, from, to, .. } => {
             let reason = if to > from { "ScaledUp" } else { "ScaledDown" };
             (reason, format!("Deployment {generation} from {from} to {to} replicas: {why}"))
         }
