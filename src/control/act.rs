@@ -2,8 +2,12 @@
 //!
 //! ```text
 //!  status (memory) ─► create / scale / delete, in order ─► outcome: what landed, or why not
-//!        │ fails: no act                  │ fails: the rest is dropped, the next tick decides again
+//!        │ fails: no act      │           │ fails: the rest is dropped, the next tick decides again
+//!                             └─ takes chosen pods: they are asked once more just before; one that found work stops it
 //! ```
+//!
+//! That last question is no part of the protocol, which has had its second answer. It only brings the moment of an answer nearer to
+//! the signal, from some seconds to some milliseconds, for what an agent was given meanwhile.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -12,6 +16,7 @@ use serde_json::Value;
 use tokio::{sync::Notify, task::JoinSet, time::Instant};
 
 use crate::{
+    agents::Address,
     clock::Clock,
     cluster::{
         error::Error,
@@ -20,6 +25,7 @@ use crate::{
         view::DeploymentView,
         write::{Urgency, Writer},
     },
+    sense::probe::LastWord,
 };
 
 /// After the first failure of a pool's writes; doubled up to the last. Most failures are a conflict that one read mends.
@@ -69,6 +75,8 @@ pub enum Act {
         from: Pods,
         /// What is to stand.
         to: Pods,
+        /// Pods that are to go for it, as far as they can be asked.
+        ask: Vec<Address>,
     },
     /// Delete one.
     Delete {
@@ -85,12 +93,16 @@ impl Act {
         intent: Intent,
         manifest: impl Fn(Pods) -> Option<Value>,
         uid: impl Fn(&str) -> Option<String>,
+        ask: impl Fn(&str) -> Vec<Address>,
     ) -> Option<Self> {
         match intent {
             Intent::Create { generation, replicas } => {
                 manifest(replicas).map(|manifest| Self::Create { generation, replicas, manifest })
             }
-            Intent::Scale { generation, from, to } => Some(Self::Scale { generation, from, to }),
+            Intent::Scale { generation, from, to } => {
+                let ask = if to < from { ask(&generation) } else { Vec::new() };
+                Some(Self::Scale { generation, from, to, ask })
+            }
             Intent::Delete { generation } => uid(&generation).map(|uid| Self::Delete { generation, uid }),
         }
     }
@@ -189,6 +201,8 @@ pub struct Outcome {
     pub reread: Vec<(String, Option<DeploymentView>)>,
     /// Which Deployment the failed scale was about, and what it expected to find.
     pub tried: Option<(String, Pods)>,
+    /// Scales that were not sent because a pod that was to go had found work: of which Deployment, and from what.
+    pub held: Vec<(String, Pods)>,
     /// The first failure, and at what.
     pub failure: Option<(&'static str, Error)>,
 }
@@ -198,6 +212,7 @@ pub struct Outcome {
 pub struct Writers {
     writer: Arc<Writer>,
     reader: Reader,
+    last_word: LastWord,
     clock: Clock,
     wake: Arc<Notify>,
     running: JoinSet<Outcome>,
@@ -214,8 +229,9 @@ struct Retry {
 
 impl Writers {
     /// No writes in flight.
-    pub fn new(writer: Arc<Writer>, reader: Reader, clock: Clock, wake: Arc<Notify>) -> Self {
-        Self { writer, reader, clock, wake, running: JoinSet::new(), busy: BTreeMap::new(), retries: BTreeMap::new() }
+    pub fn new(writer: Arc<Writer>, reader: Reader, last_word: LastWord, clock: Clock, wake: Arc<Notify>) -> Self {
+        let (running, busy, retries) = (JoinSet::new(), BTreeMap::new(), BTreeMap::new());
+        Self { writer, reader, last_word, clock, wake, running, busy, retries }
     }
 
     /// Whether a pool's writes may begin: none in flight, and not waiting after a failure.
@@ -233,8 +249,9 @@ impl Writers {
     pub fn begin(&mut self, work: Work) {
         self.busy.insert(work.uid.clone(), work.memory.clone());
         let (writer, reader, wake) = (Arc::clone(&self.writer), self.reader.clone(), Arc::clone(&self.wake));
+        let last_word = self.last_word.clone();
         self.running.spawn(async move {
-            let outcome = carry_out(work, &writer, &reader).await;
+            let outcome = carry_out(work, &writer, &reader, &last_word).await;
             wake.notify_one();
             outcome
         });
@@ -281,7 +298,7 @@ impl Writers {
     }
 }
 
-async fn carry_out(work: Work, writer: &Writer, reader: &Reader) -> Outcome {
+async fn carry_out(work: Work, writer: &Writer, reader: &Reader, last_word: &LastWord) -> Outcome {
     let urgency = if work.acts.is_empty() { Urgency::Report } else { Urgency::Act };
     let mut outcome = Outcome {
         pool: work.pool.clone(),
@@ -294,6 +311,7 @@ async fn carry_out(work: Work, writer: &Writer, reader: &Reader) -> Outcome {
         done: Vec::new(),
         reread: Vec::new(),
         tried: None,
+        held: Vec::new(),
         failure: None,
     };
     if let Some(status) = work.status {
@@ -306,6 +324,12 @@ async fn carry_out(work: Work, writer: &Writer, reader: &Reader) -> Outcome {
         }
     }
     for act in work.acts.into_iter().take(INTENTS_MAX) {
+        if let Act::Scale { generation, from, ask, .. } = &act
+            && found_work(generation, ask, last_word).await
+        {
+            outcome.held.push((generation.clone(), *from));
+            continue;
+        }
         match carry_out_one(&act, &work.pool.namespace, writer).await {
             Ok((generation, landed)) => {
                 outcome.landed.push((generation, landed));
@@ -329,13 +353,23 @@ async fn carry_out(work: Work, writer: &Writer, reader: &Reader) -> Outcome {
     outcome
 }
 
+/// Whether one of those that are to go is busy after all.
+async fn found_work(generation: &str, ask: &[Address], last_word: &LastWord) -> bool {
+    if ask.is_empty() {
+        return false;
+    }
+    let busy = last_word.busy_among(ask).await;
+    tracing::debug!(generation, pods = ask.len(), busy = busy.len(), "asked before they go");
+    !busy.is_empty()
+}
+
 async fn carry_out_one(act: &Act, namespace: &str, writer: &Writer) -> Result<(String, Landed), Error> {
     match act {
         Act::Create { generation, replicas, manifest } => {
             let resource_version = writer.create_deployment(namespace, manifest).await?;
             Ok((generation.clone(), Landed::Replicas { replicas: *replicas, resource_version }))
         }
-        Act::Scale { generation, from, to } => {
+        Act::Scale { generation, from, to, .. } => {
             let resource_version = writer.scale(namespace, generation, from.0, to.0).await?;
             Ok((generation.clone(), Landed::Replicas { replicas: *to, resource_version }))
         }

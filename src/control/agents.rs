@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use kitepool_policy::{
     decision::{Decision, SignChange, StepName},
+    memory::Memory,
     observation::Sign,
     spec::Pause,
 };
@@ -103,6 +104,19 @@ fn pace(candidate: &Candidate, decision: Option<&Decision>) -> Pace {
 
 /// The pods of a pool that have an address. Those that are going are asked as well: what they still run is no demand.
 fn targets(facts: &PoolFacts, pace: Pace) -> impl Iterator<Item = (String, Target)> {
+    reachable(facts).map(move |(pod, address)| {
+        let pace = if pod.is_deleting { pace.max(Pace::Usual) } else { pace };
+        (pod.uid.clone(), Target { address, pace, is_ready: pod.is_ready })
+    })
+}
+
+/// Where the pods of a generation listen that are chosen to go.
+pub(super) fn chosen(facts: &PoolFacts, memory: &Memory, generation: &str) -> Vec<Address> {
+    let Some(round) = memory.rounds.get(generation) else { return Vec::new() };
+    reachable(facts).map(|(_, address)| address).filter(|address| round.names(&address.uid)).collect()
+}
+
+fn reachable(facts: &PoolFacts) -> impl Iterator<Item = (&PodView, Address)> {
     let namespace = &facts.view.name.namespace;
     let pods = facts.generations.iter().flat_map(|generation| &generation.pods);
     pods.filter(|pod| !pod.is_finished).filter_map(move |pod| {
@@ -113,8 +127,7 @@ fn targets(facts: &PoolFacts, pace: Pace) -> impl Iterator<Item = (String, Targe
             ip: pod.ip?,
             port: port(pod),
         };
-        let pace = if pod.is_deleting { pace.max(Pace::Usual) } else { pace };
-        Some((pod.uid.clone(), Target { address, pace, is_ready: pod.is_ready }))
+        Some((&**pod, address))
     })
 }
 

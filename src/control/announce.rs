@@ -26,7 +26,7 @@ pub fn act(pool: &PoolReference, act: &Act, why: &str) -> Notice {
             let without = without.map(|sentence| format!(". Mind that {sentence}")).unwrap_or_default();
             ("GenerationCreated", format!("created Deployment {generation} with {replicas} replicas: {why}{without}"))
         }
-        Act::Scale { generation, from, to } => {
+        Act::Scale { generation, from, to, .. } => {
             let reason = if to > from { "ScaledUp" } else { "ScaledDown" };
             (reason, format!("Deployment {generation} from {from} to {to} replicas: {why}"))
         }

@@ -138,6 +138,14 @@ impl PoolState {
         }
     }
 
+    /// A scale of ours did not land and never will: whatever stands there now is as it was, or somebody else's, also between our
+    /// two numbers.
+    pub fn never_landed(&mut self, generation: &str, from: Pods) {
+        if let Some(asked) = self.memory.asked.get_mut(generation) {
+            asked.to = from;
+        }
+    }
+
     /// The generation that the definition asks for now; rendered again only when something of it changed.
     pub fn plan(&mut self, view: &PoolView, valid: &ValidPool, facts: &PlanInputs<'_>) -> PlanResult {
         let existing: BTreeMap<String, String> = facts

@@ -23,7 +23,7 @@ use tokio::{sync::Notify, task::JoinSet, time::Instant};
 
 use super::{
     act::{Act, Work, Writers},
-    announce, conditions,
+    agents, announce, conditions,
     departures::Departures,
     hint_sweep::HintSweep,
     hints::HintIndex,
@@ -116,9 +116,10 @@ impl Term {
         let writer = Arc::new(writer);
         let watch = ClusterWatch::begin(&shared.clients, &shared.config.namespaces, wake, &shared.clock);
         let readings = Readings::begin(&shared, reader.clone(), wake, background);
-        let writers = Writers::new(Arc::clone(&writer), reader, shared.clock.clone(), Arc::clone(wake));
-        let signs = Signs::new(Arc::clone(&writer), shared.clock.clone(), Arc::clone(wake));
         let probes = ProbeSet::begin(Arc::clone(&shared.agents), shared.clock.clone(), Arc::clone(wake));
+        let last_word = probes.last_word();
+        let writers = Writers::new(Arc::clone(&writer), reader, last_word, shared.clock.clone(), Arc::clone(wake));
+        let signs = Signs::new(Arc::clone(&writer), shared.clock.clone(), Arc::clone(wake));
         let sweep = HintSweep::new(writer, shared.metrics.clone(), shared.clock.clone());
         let (pools, overlay, watches) = (BTreeMap::new(), Overlay::default(), BTreeMap::new());
         let hints = HintIndex::default();
@@ -227,6 +228,10 @@ impl Term {
                 }
                 self.overlay.landed(&outcome.uid, deployment, landed, at);
             }
+            for (generation, from) in &outcome.held {
+                state.never_landed(generation, *from);
+                tracing::info!(pool = %outcome.pool, generation, "not lowered: a pod that was to go has found work");
+            }
             for act in &outcome.done {
                 self.shared.metrics.wrote(act.verb(), "ok");
                 tracing::info!(pool = %outcome.pool, act = act.verb(), generation = act.generation(), reason = outcome.reason, "written");
@@ -249,10 +254,7 @@ impl Term {
                     continue;
                 }
                 if let (Error::Conflict { .. }, Some((generation, from))) = (&error, &outcome.tried) {
-                    // Ours did not land: whatever stands there now is somebody else's, also between our two numbers.
-                    if let Some(asked) = state.memory.asked.get_mut(generation) {
-                        asked.to = *from;
-                    }
+                    state.never_landed(generation, *from);
                 }
                 // It may have landed all the same; the next write says for sure.
                 state.is_status_unsure |= verb == "status";
@@ -496,5 +498,6 @@ fn acts(decision: &Decision, candidate: &Candidate) -> Vec<Act> {
         candidate.plan.as_ref().ok().map(|planned| planned.manifest(&owner, &candidate.valid.queue, replicas.0))
     };
     let uid = |generation: &str| candidate.facts.uid_of(generation);
-    decision.intents.iter().filter_map(|intent| Act::from_intent(intent.clone(), manifest, uid)).collect()
+    let ask = |generation: &str| agents::chosen(&candidate.facts, &decision.memory, generation);
+    decision.intents.iter().filter_map(|intent| Act::from_intent(intent.clone(), manifest, uid, ask)).collect()
 }

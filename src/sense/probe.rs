@@ -1,6 +1,7 @@
 //! Asks the agents of pods what they do, each in its turn, and keeps what each said last for anybody to look at.
 //!
-//! One task asks for all of them: those whose time has come, nearest first, within a budget. What a pod said is never waited for.
+//! One task asks for all of them: those whose time has come, nearest first, within a budget. What a pod said is never waited for,
+//! but by whoever is about to take pods away: a [`LastWord`] asks just these once more.
 
 mod book;
 
@@ -16,7 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 use self::book::Book;
 pub use self::book::{Heard, Look, Pace, Target};
 use crate::{
-    agents::{self, Ask, Said, Silence},
+    agents::{self, Address, Ask, Said, Silence},
     clock::Clock,
 };
 
@@ -27,6 +28,9 @@ const WINDOW: Duration = Duration::from_millis(200);
 
 /// Answers that are waited for at the same time: all that can be begun within the deadline of one that never comes.
 const WAITING_MAX: usize = 256;
+
+/// For a last word: an agent answers within milliseconds, and each that passes gives another one time to be given a job.
+const LAST_WORD_MAX: Duration = Duration::from_millis(500);
 
 /// Without anything due the task looks at what it has no more often than this.
 const IDLE: Duration = Duration::from_mins(1);
@@ -72,9 +76,53 @@ impl ProbeSet {
         }
     }
 
+    /// For whoever takes pods away.
+    pub fn last_word(&self) -> LastWord {
+        LastWord(Arc::clone(&self.shared))
+    }
+
     /// What a pod said last; `None` if it is not asked.
     pub fn look(&self, uid: &str) -> Option<Look> {
         self.shared.book().look(uid, self.shared.clock.mono())
+    }
+}
+
+/// Asks pods that are about to be taken away, all at the same time.
+#[derive(Clone)]
+pub struct LastWord(Arc<Shared>);
+
+impl std::fmt::Debug for LastWord {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LastWord").finish_non_exhaustive()
+    }
+}
+
+impl LastWord {
+    /// The pods among these that say that they are busy. One that says nothing in time has said before that it is idle, or has no
+    /// agent yet; that it was sure enough is for the decision to say.
+    pub async fn busy_among(&self, pods: &[Address]) -> Vec<String> {
+        let mut asking: JoinSet<Answer> = JoinSet::new();
+        for address in pods.iter().take(WAITING_MAX).cloned() {
+            let way = Arc::clone(&self.0.way);
+            asking.spawn(async move {
+                let answer = agents::status(&*way, &address).await;
+                (address.uid, answer)
+            });
+        }
+        let mut busy = Vec::new();
+        let all = async {
+            while let Some(ended) = asking.join_next().await {
+                let Ok((uid, Ok(said))) = ended else { continue };
+                self.0.book().overhear(&uid, said, self.0.clock.now());
+                if !said.busy.is_zero() {
+                    busy.push(uid);
+                }
+            }
+        };
+        // Whoever has not answered by then is not waited for.
+        drop(tokio::time::timeout(LAST_WORD_MAX, all).await);
+        busy.sort();
+        busy
     }
 }
 

@@ -47,8 +47,9 @@ pub const ANSWER_FRESH: Duration = Duration::from_secs(10);
 /// A round that is younger begins anew when more may go: agents that fall idle together are heard of within as long.
 const GATHERING: Duration = Duration::from_secs(2);
 
-/// Idle times that differ by less are alike, and the node decides: agents are not asked more finely than some seconds.
-const IDLE_GRAIN_SECS: i64 = 60;
+/// Idle times that differ by less are alike, and the node decides: agents are asked every ten seconds. No coarser, since Buildkite
+/// gives a job to the agent that finished one last: where the latest to fall idle stay, the next job finds one that stays.
+const IDLE_GRAIN_SECS: i64 = 10;
 
 /// What may go of a generation.
 #[derive(Debug, Clone, Copy)]

@@ -170,6 +170,11 @@ impl Book {
         is_news
     }
 
+    /// Takes in what a pod said besides its turns. Its turns stay as they are, and a silence tells nothing new.
+    pub(super) fn overhear(&mut self, uid: &str, said: Said, wall: Timestamp) -> bool {
+        self.entries.get_mut(uid).is_some_and(|entry| entry.hear(Heard::Said(said), wall))
+    }
+
     pub(super) fn look(&self, uid: &str, now: Instant) -> Option<Look> {
         let entry = self.entries.get(uid)?;
         let look = entry.look?;

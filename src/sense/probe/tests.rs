@@ -169,3 +169,22 @@ async fn pods_that_hang_do_not_keep_others_waiting() {
     seconds(1).await;
     assert_eq!(Arc::strong_count(&pods), 1, "the asking ends with the set");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_last_word_names_the_busy_ones_waits_for_nobody_that_hangs_and_is_remembered() {
+    let (pods, probes, clock) = begin();
+    probes.set(targets(&[("works", Pace::Usual), ("idles", Pace::Usual), ("hangs", Pace::Usual)]));
+    seconds(1).await;
+    pods.says("works", Ok(1));
+    pods.says("silent", Err(Silence::Refused));
+    pods.hang.lock().unwrap().insert("hangs".to_owned());
+    let before = clock.mono();
+    let addresses = ["idles", "hangs", "silent", "works"].map(|uid| target(uid, Pace::Near).address);
+    assert_eq!(probes.last_word().busy_among(&addresses).await, ["works"]);
+    assert_eq!(clock.mono() - before, LAST_WORD_MAX);
+    assert_eq!(probes.look("works").unwrap().heard, Heard::Said(Said { busy: Agents(1) }));
+    assert_eq!(probes.look("hangs").unwrap().heard, idle(), "that it says nothing once is no news");
+    assert_eq!(probes.look("silent"), None, "one that nobody else asks is not kept");
+    seconds(10).await;
+    assert_eq!(pods.seconds("idles"), [0, 1, 10], "its own turns stay as they were");
+}

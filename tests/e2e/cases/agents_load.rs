@@ -123,7 +123,7 @@ async fn only_idle_ones_of_real_agents_are_taken_away_while_others_run_jobs() {
         agents.all_leave(MANY_SOON).await;
         agents.ran_once(|_, _| true);
         agents.left_in_peace();
-        let busy = agents.records().iter().filter(|record| agents.was_signalled_during(record)).count();
+        let busy = agents.signalled_during().len();
         assert_eq!(busy, 0, "agents had to leave while they were busy");
         agents.tell(&format!("shrunk to 8 after {shrunk:.1?}; {busy} agents had to leave while they were busy"));
     })

@@ -16,7 +16,7 @@ use crate::{
     harness::{
         agents::{Agents, QUEUE},
         eventually,
-        kill_points::{Namer, Side, StepsUp, Victims, Write},
+        kill_points::{Namer, ROUND_OVER, Side, StepsUp, Victims, Write},
         pools::{DEFINITION, pool, with},
         processes::process_case,
         simulated_buildkite::{SECOND_TOKEN, TOKEN},
@@ -205,10 +205,24 @@ async fn killed_at_every_write(name: &str, side: Side) {
         };
         assert_eq!(matters(&killed), matters(&written), "one was not killed at");
         assert!(restarts <= killed.len(), "{restarts} restarts after {} kills: it ended by itself", killed.len());
+        // The states of crates/policy/src/protocol.rs, each by the write that leads to it.
+        let mark = Write::Act("mark a pod that is to go".to_owned());
+        let states = [
+            ("intended", Write::Intent("choose of generation 1".to_owned())),
+            ("marked", mark),
+            ("confirmed", Write::Intent("generation 1 down".to_owned())),
+            ("scaled", Write::Act("scale generation 1 down".to_owned())),
+            ("gone", Write::Report(ROUND_OVER.to_owned())),
+        ];
+        for (state, write) in &states {
+            assert!(killed.contains(write), "not killed at what leads to {state}: {killed:#?}");
+        }
+        let states = states.map(|(state, _)| state).join(", ");
         let acts = killed.iter().filter(|write| !write.is_report()).count();
         let killed = killed.len();
         agents.tell(&format!(
-            "the controller was killed at {killed} writes, {acts} of them acts or intents; all is over after {:.1?}",
+            "the controller was killed at {killed} writes, {acts} of them acts or intents, those that lead to each \
+             state of the protocol ({states}) among them; all is over after {:.1?}",
             began.elapsed(),
         ));
     })

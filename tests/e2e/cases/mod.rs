@@ -3,11 +3,13 @@
 mod adoption;
 mod agents_first;
 mod agents_load;
+mod agents_picked;
 mod agents_removals;
 mod agents_trouble;
 mod away;
 mod broken;
 mod chosen;
+mod compared;
 mod decay;
 mod disturbed;
 mod generations;

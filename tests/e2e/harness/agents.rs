@@ -10,13 +10,14 @@ use std::{
     time::Duration,
 };
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use kitepool::clock::Clock;
 use kitepool_world::{
     Token, World,
     buildkite::{Buildkite, Connection, End, JobId, JobRecord, NewJob, NumbersAge, PickUp, Serving, Settings},
 };
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use super::{
     Case, eventually,
@@ -26,10 +27,10 @@ use super::{
 };
 use crate::process_kubelet::{
     ProcessKubelet,
-    ledger::{Ending, Entry, What, Why},
+    ledger::{Ending, What, Why, is_signal},
 };
 
-const CLUSTER: &str = "11111111-1111-4111-8111-111111111111";
+pub(crate) const CLUSTER: &str = "11111111-1111-4111-8111-111111111111";
 pub(crate) const QUEUE: &str = "linux";
 /// The container of the agent.
 pub(crate) const AGENT: &str = "agent";
@@ -46,6 +47,9 @@ pub(crate) const NEXT_FIRST_IMAGE: &str = "kitepool:2";
 
 /// An agent has a handler for SIGTERM so long after it has connected.
 const HANDLES_SIGNALS: SignedDuration = SignedDuration::from_millis(200);
+
+/// How often it is looked for events: a tenth of what they are on their way.
+const EVENTS_EVERY: Duration = Duration::from_millis(50);
 
 /// How an agent ends that gets SIGTERM before it has registered. Elsewhere it dies of the signal, which the first process of a
 /// container cannot; Go then ends with this (measured with the same binary).
@@ -144,18 +148,36 @@ impl<'a> Agents<'a> {
 
     /// Submits jobs that sleep and then leave their mark.
     pub(crate) fn submit(&self, number: usize, seconds: u32) -> Vec<JobId> {
-        let submit = |_| {
-            self.world.with(|buildkite| {
-                let mark = buildkite.jobs().len().to_string();
-                let job = NewJob {
-                    command: Some(format!("sleep {seconds} && echo $BUILDKITE_JOB_ID >>/markers/$MARK")),
-                    env: BTreeMap::from([("MARK".to_owned(), mark)]),
-                    ..NewJob::new(CLUSTER, QUEUE, Duration::ZERO)
-                };
-                buildkite.submit(job, buildkite.now())
-            })
-        };
-        (0..number).map(submit).collect()
+        (0..number).map(|_| self.submit_to(QUEUE, seconds)).collect()
+    }
+
+    /// The same of one job, on any queue.
+    pub(crate) fn submit_to(&self, queue: &str, seconds: u32) -> JobId {
+        self.world.with(|buildkite| {
+            let mark = buildkite.jobs().len().to_string();
+            let job = NewJob {
+                command: Some(format!("sleep {seconds} && echo $BUILDKITE_JOB_ID >>/markers/$MARK")),
+                env: BTreeMap::from([("MARK".to_owned(), mark)]),
+                ..NewJob::new(CLUSTER, queue, Duration::ZERO)
+            };
+            buildkite.submit(job, buildkite.now())
+        })
+    }
+
+    /// Stores a hint for each event as it arrives, as the Lambda and the webhook do. Never ends.
+    pub(crate) async fn carry_events(&self) {
+        self.case.takes_hints().await;
+        loop {
+            sleep(EVENTS_EVERY).await;
+            let events = self.world.with(|buildkite| buildkite.take_events(buildkite.now()));
+            for event in events {
+                let stored = self.case.hint(&event.queue, &event.uuid, event.runnable_at).await;
+                // Those that find the quota full are lost, as events may be.
+                if let Err(error) = stored {
+                    println!("{}: no hint of job {}: {error}", self.case.namespace, event.uuid);
+                }
+            }
+        }
     }
 
     /// All jobs in the order in which they were submitted.
@@ -189,7 +211,7 @@ impl<'a> Agents<'a> {
     /// Waits until every job has ended.
     pub(crate) async fn all_end(&self, within: Duration) {
         eventually("all jobs end", within, async || {
-            let left = self.records().iter().filter(|record| record.end.is_none()).count();
+            let left = self.world.with(|buildkite| buildkite.jobs().filter(|job| job.end().is_none()).count());
             if left == 0 { Ok(()) } else { Err(format!("{left} have not")) }
         })
         .await;
@@ -204,39 +226,42 @@ impl<'a> Agents<'a> {
         }
     }
 
-    /// Whether a job's agent got its signal while it had the job.
-    pub(crate) fn was_signalled_during(&self, record: &JobRecord) -> bool {
-        let pod = record.attempts.last().and_then(|last| last.hostname.clone()).unwrap_or_default();
-        let had = record.accepted_at.zip(record.finished_at);
-        let signals = self.kubelet.ledger().signals(&pod);
-        had.is_some_and(|(from, to)| signals.iter().any(|signal| (from..to).contains(&signal.at)))
+    /// The jobs whose agent got its signal while it had them.
+    pub(crate) fn signalled_during(&self) -> Vec<JobRecord> {
+        let by_pod = self.kubelet.ledger().by_pod();
+        let was_signalled = |record: &JobRecord| {
+            let pod = record.attempts.last().and_then(|last| last.hostname.as_ref());
+            let told = pod.and_then(|pod| by_pod.get(pod)).into_iter().flatten();
+            let had = record.accepted_at.zip(record.finished_at);
+            had.is_some_and(|(from, to)| {
+                told.filter(|entry| is_signal(entry)).any(|told| (from..to).contains(&told.at))
+            })
+        };
+        self.records().into_iter().filter(was_signalled).collect()
     }
 
     /// No agent got more than one signal, none was killed, and each that was asked to leave left well.
     pub(crate) fn left_in_peace(&self) {
-        let pods: std::collections::BTreeSet<String> =
-            self.kubelet.ledger().entries().into_iter().map(|entry| entry.pod).collect();
-        for pod in pods {
-            let told = self.kubelet.ledger().of(&pod);
-            assert!(self.kubelet.ledger().signals(&pod).len() <= 1, "{told:#?}");
-            let signalled = told.iter().find(|entry| matches!(entry.what, What::Signalled(..)));
+        let connected: BTreeMap<String, Timestamp> =
+            self.connections().into_iter().filter_map(|agent| Some((agent.hostname, agent.connected_at?))).collect();
+        for (pod, told) in self.kubelet.ledger().by_pod() {
+            assert!(told.iter().filter(|entry| is_signal(entry)).count() <= 1, "{told:#?}");
+            let signalled = told.iter().find(|entry| is_signal(entry));
+            // It has a handler by then.
+            let was_connected = connected
+                .get(&pod)
+                .zip(signalled)
+                .is_some_and(|(connected, signal)| *connected + HANDLES_SIGNALS < signal.at);
             let unhandled =
                 if told.iter().any(|entry| entry.container != AGENT) { UNHANDLED_BEHIND_FIRST } else { UNHANDLED };
             let ends = told.iter().filter(|entry| entry.container == AGENT && matches!(entry.what, What::Ended(_)));
             for end in ends {
-                let expected = if self.was_connected(&pod, signalled) { Ending::Exit(0) } else { unhandled };
+                let expected = if was_connected { Ending::Exit(0) } else { unhandled };
                 let is_well = end.what == What::Ended(expected) || end.what == What::Ended(Ending::Exit(0));
                 assert!(is_well, "{end}, expected {expected:?}: {told:#?}");
                 assert_eq!(signalled.map(|entry| &entry.what), Some(&What::Signalled(15, Why::Deleted)), "{told:#?}");
             }
         }
-    }
-
-    /// Whether the agent of a pod had certainly connected when it got its signal.
-    fn was_connected(&self, pod: &str, signalled: Option<&Entry>) -> bool {
-        let connected = self.connections().into_iter().find(|agent| agent.hostname == pod);
-        let connected = connected.and_then(|agent| agent.connected_at);
-        connected.zip(signalled).is_some_and(|(connected, signal)| connected + HANDLES_SIGNALS < signal.at)
     }
 
     /// Waits until no agent is there any more, by its process and for Buildkite.

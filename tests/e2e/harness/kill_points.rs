@@ -45,6 +45,8 @@ impl fmt::Display for Write {
 pub(crate) struct Namer {
     steps_up: StepsUp,
     generations: Vec<String>,
+    /// Whether the last status had a round whose pods were being taken.
+    is_taking: bool,
 }
 
 /// Whether growth by one step and growth by another are two writes.
@@ -57,9 +59,12 @@ pub(crate) enum StepsUp {
     Alike,
 }
 
+/// The report that a round's pods are gone.
+pub(crate) const ROUND_OVER: &str = "a round is over";
+
 impl Namer {
     pub(crate) const fn new(steps_up: StepsUp) -> Self {
-        Self { steps_up, generations: Vec::new() }
+        Self { steps_up, generations: Vec::new(), is_taking: false }
     }
 
     /// What this write does.
@@ -91,6 +96,9 @@ impl Namer {
     }
 
     fn status(&mut self, status: &Value) -> Write {
+        let rounds = status["memory"]["rounds"].as_object().cloned().unwrap_or_default();
+        let is_taking = rounds.values().any(|round| round["lowered"].is_object());
+        let was_taking = std::mem::replace(&mut self.is_taking, is_taking);
         let asked = status["memory"]["asked"].as_object().into_iter().flatten();
         let pending = asked.filter(|(_, asked)| asked["from"] != asked["to"]);
         let mut pending: Vec<String> =
@@ -99,8 +107,10 @@ impl Namer {
         if !pending.is_empty() {
             return Write::Intent(pending.join(", "));
         }
-        let rounds = status["memory"]["rounds"].as_object().into_iter().flatten();
-        let mut chosen: Vec<String> = rounds.map(|(name, _)| format!("choose of {}", self.number(name))).collect();
+        if was_taking && rounds.is_empty() {
+            return Write::Report(ROUND_OVER.to_owned());
+        }
+        let mut chosen: Vec<String> = rounds.keys().map(|name| format!("choose of {}", self.number(name))).collect();
         chosen.sort();
         if !chosen.is_empty() {
             return Write::Intent(chosen.join(", "));

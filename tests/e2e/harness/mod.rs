@@ -9,6 +9,7 @@ pub(crate) mod controller;
 pub(crate) mod deployments;
 pub(crate) mod disturbance;
 pub(crate) mod history;
+pub(crate) mod jobs_metric;
 pub(crate) mod kill_points;
 pub(crate) mod pools;
 pub(crate) mod processes;
@@ -17,6 +18,8 @@ pub(crate) mod records;
 pub(crate) mod sender;
 pub(crate) mod simulated_agents;
 pub(crate) mod simulated_buildkite;
+pub(crate) mod stranded;
+pub(crate) mod stream;
 pub(crate) mod wait;
 
 pub(crate) use case::{Case, case, case_on};

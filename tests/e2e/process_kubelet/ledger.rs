@@ -1,6 +1,7 @@
 //! What happened to processes, and when: starts, signals, ends. The cases ask it; a person reads it after a failure.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -9,8 +10,10 @@ use std::{
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-/// Far more than any case makes: two hundred pods with a hundred entries each.
-const ENTRIES_MAX: usize = 20_000;
+/// Far more than any case makes: ten thousand pods with twenty entries each, of which most have three.
+const ENTRIES_MAX: usize = 200_000;
+
+const FULL: &str = "the ledger is full: what it says is not all that happened";
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +95,11 @@ struct Book {
     lost: u64,
 }
 
+/// Whether this is a signal that was sent.
+pub(crate) fn is_signal(entry: &Entry) -> bool {
+    matches!(entry.what, What::Signalled(..))
+}
+
 /// The shared book. Clones are the same.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Ledger(Arc<Mutex<Book>>);
@@ -108,18 +116,34 @@ impl Ledger {
 
     pub(crate) fn entries(&self) -> Vec<Entry> {
         let book = self.book();
-        assert_eq!(book.lost, 0, "the ledger is full: what it says is not all that happened");
+        assert_eq!(book.lost, 0, "{FULL}");
         book.entries.clone()
+    }
+
+    /// The same by pod.
+    pub(crate) fn by_pod(&self) -> BTreeMap<String, Vec<Entry>> {
+        let mut by_pod: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
+        for entry in self.entries() {
+            by_pod.entry(entry.pod.clone()).or_default().push(entry);
+        }
+        by_pod
+    }
+
+    /// How many entries are like this.
+    pub(crate) fn count(&self, is_meant: impl Fn(&What) -> bool) -> usize {
+        self.book().entries.iter().filter(|entry| is_meant(&entry.what)).count()
     }
 
     /// What happened to a pod's containers, in its order.
     pub(crate) fn of(&self, pod: &str) -> Vec<Entry> {
-        self.entries().into_iter().filter(|entry| entry.pod == pod).collect()
+        let book = self.book();
+        assert_eq!(book.lost, 0, "{FULL}");
+        book.entries.iter().filter(|entry| entry.pod == pod).cloned().collect()
     }
 
     /// The signals that the main processes of a pod got.
     pub(crate) fn signals(&self, pod: &str) -> Vec<Entry> {
-        self.of(pod).into_iter().filter(|entry| matches!(entry.what, What::Signalled(..))).collect()
+        self.of(pod).into_iter().filter(is_signal).collect()
     }
 
     /// The first entry of a container that is meant.

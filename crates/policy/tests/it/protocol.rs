@@ -202,6 +202,23 @@ fn the_longest_idle_go_first_then_the_emptiest_node() {
 }
 
 #[test]
+fn those_that_fell_idle_last_stay_since_the_next_job_is_given_to_them() {
+    let mut queue = six(0);
+    queue.pools[0].spec.limits = Limits::new(Pods(4), Pods(9)).unwrap();
+    for number in 0..6 {
+        let pod = pod(&mut queue, number);
+        pod.node = Some(if number < 2 { "crowded" } else { "empty" }.to_owned());
+        pod.since = at(-20 - 10 * i64::from(number));
+    }
+    assert_eq!(chosen(&decided(&queue, at(20))), ["ready-005", "ready-004"]);
+    let round = decided(&queue, at(20)).memory;
+    queue.pools[0].memory = round;
+    // Demand for one more returns before they are marked: the one that was idle for longest still goes.
+    queue.pools[0].spec.limits = Limits::new(Pods(5), Pods(9)).unwrap();
+    assert_eq!(chosen(&decided(&queue, at(22))), ["ready-005"]);
+}
+
+#[test]
 fn where_nobody_says_what_he_does_nobody_goes_and_it_is_said() {
     let mut queue = six(0);
     for pod in &mut queue.pools[0].generations[0].agents {
