@@ -93,6 +93,9 @@ impl Writer {
             let there = api.list_metadata(&ListParams::default().limit(LIST_MAX)).await?;
             let version = there.metadata.resource_version.unwrap_or_default();
             let names = there.items.into_iter().map(|hint| (hint.name_any(), hint.uid().unwrap_or_default()));
+            let mut names: Vec<(String, String)> = names.collect();
+            // They come so; the limit rests on it.
+            names.sort_unstable();
             let choice = Choice::of(names, over);
             if choice.chosen.len() < TOGETHER_MIN {
                 return Ok(Vec::new());
