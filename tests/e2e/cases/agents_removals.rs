@@ -34,7 +34,7 @@ const PING_SECS: u32 = 1;
 /// Idle agents that each pool keeps: what a pool has that says nothing. `KITEPOOL_E2E_SPARE` asks for others.
 const SPARE: u32 = 1;
 /// So many pools keep two cores busy with starting agents; `KITEPOOL_E2E_POOLS` asks for more.
-const POOLS: u32 = 10;
+const POOLS: u32 = 12;
 /// The largest wave of jobs in a queue, a long one and a few stragglers apart.
 const WAVE: u32 = 12;
 /// So many of a thousand jobs take half a minute to ten: some five agents are busy with one all the time.
@@ -156,8 +156,14 @@ fn judge(agents: &Agents<'_>, replica: &Replica, log: &Path, gone: &BTreeMap<Str
         way(100),
     ));
     assert!(busy_when_picked.len() <= removed / 1_000, "{busy_when_picked:#?}");
-    assert_eq!(gone.keys().collect::<Vec<_>>(), ["chosen"], "pods that went were not those that were chosen");
-    assert_eq!(gone["chosen"], u64::try_from(removed).expect("a number"));
+    // All that went were chosen. What is counted otherwise has its explanation: on a slow machine demand may come back, and
+    // replicas with it, before those that were chosen are gone.
+    let overtaken = signals.iter().filter(|(pod, at)| scales.were_raised_on_the_way(**at, pod)).count();
+    let others: BTreeMap<_, _> = gone.iter().filter(|(cause, _)| *cause != "chosen").collect();
+    assert!(others.keys().all(|cause| *cause == "by_others"), "{others:?}");
+    let others: u64 = others.into_values().sum();
+    assert!(others <= u64::try_from(overtaken).expect("a number"), "{others} by others, {overtaken} overtaken");
+    assert_eq!(gone.values().sum::<u64>(), u64::try_from(removed).expect("a number"), "each has one cause");
     if plan.is_usual() {
         assert!(known <= few(removed), "{known} jobs stranded by the controller's doing");
     }

@@ -58,19 +58,36 @@ impl fmt::Display for Stranded {
     }
 }
 
-/// When the replicas of a pod's generation were lowered last before it got its signal.
+/// When replicas were lowered, and when they were raised, each with the generation.
 #[derive(Debug)]
-pub(crate) struct Scales(Vec<(Timestamp, String)>);
+pub(crate) struct Scales {
+    lowered: Vec<(Timestamp, String)>,
+    raised: Vec<(Timestamp, String)>,
+}
 
 impl Scales {
     pub(crate) fn of(replica: &Replica) -> Self {
-        let scales =
-            replica.proxy.records().into_iter().filter(|record| record.is_scale() && record.status == Some(200));
-        Self(scales.filter_map(|record| Some((record.at, generation(&record.path)?))).collect())
+        let records = replica.proxy.records();
+        let scales = records.iter().filter(|record| record.is_scale() && record.status == Some(200));
+        let (mut lowered, mut raised) = (Vec::new(), Vec::new());
+        for record in scales {
+            let Some(generation) = generation(&record.path) else { continue };
+            let body: Value = serde_json::from_str(&record.body).expect("a patch");
+            let is_down = body[1]["value"].as_u64() < body[0]["value"].as_u64();
+            if is_down { &mut lowered } else { &mut raised }.push((record.at, generation));
+        }
+        Self { lowered, raised }
     }
 
+    /// When replicas were lowered last before this pod got its signal.
     pub(crate) fn before(&self, signalled_at: Timestamp, pod: &str) -> Option<Timestamp> {
-        last(&self.0, Some(signalled_at), pod)
+        last(&self.lowered, Some(signalled_at), pod)
+    }
+
+    /// Whether they were raised again before the pods that they were lowered for had got their signals. The controller then
+    /// takes the round for one that never began, and those of it that go all the same for somebody else's doing.
+    pub(crate) fn were_raised_on_the_way(&self, signalled_at: Timestamp, pod: &str) -> bool {
+        last(&self.raised, Some(signalled_at), pod) > self.before(signalled_at, pod)
     }
 }
 
@@ -103,7 +120,7 @@ pub(crate) fn stranded(agents: &Agents<'_>, replica: &Replica, log: &Path) -> Ve
                 job,
                 assigned_at,
                 asked_at: last(&asked, signalled_at, &pod),
-                lowered_at: last(&scales.0, signalled_at, &pod),
+                lowered_at: last(&scales.lowered, signalled_at, &pod),
                 signalled_at,
                 again_at: Some(again_at),
                 started_at,

@@ -18,13 +18,13 @@ pub(crate) const LONG: Duration = Duration::from_secs(30);
 const SHORT_SECS: u32 = 12;
 
 /// Between two jobs of a wave, on average.
-const EVERY: Duration = Duration::from_millis(700);
+const EVERY: Duration = Duration::from_millis(400);
 
 /// From one wave to the next: a pool shrinks once or twice in it.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(28), Duration::from_secs(52));
 
 /// Between two jobs that come while there is no wave, on average.
-const STRAGGLER_EVERY: Duration = Duration::from_secs(12);
+const STRAGGLER_EVERY: Duration = Duration::from_secs(20);
 
 /// A job to be submitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
