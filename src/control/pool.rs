@@ -177,14 +177,7 @@ fn make_plan(
     endpoint: Option<&str>,
     existing: &BTreeMap<String, String>,
 ) -> Result<Planned, Vec<Problem>> {
-    let overrides = Overrides {
-        queue: valid.queue.clone(),
-        tags: valid.spec.tags.clone(),
-        token: valid.token.clone(),
-        agents_per_pod: valid.spec.agents_per_pod.get(),
-        longest_job: valid.longest_job,
-        endpoint: endpoint.map(ToOwned::to_owned),
-    };
+    let overrides = Overrides::of(valid, endpoint);
     let owner = owner(view);
     match (&valid.template, template) {
         (TemplateSource::Inline(definition), _) => {

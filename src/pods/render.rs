@@ -4,7 +4,10 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use kitepool_api::{Problem, validate::TokenSource};
+use kitepool_api::{
+    Problem,
+    validate::{TokenSource, ValidPool},
+};
 use serde_json::{Map, Value, json};
 
 use super::contract::{
@@ -27,6 +30,20 @@ pub struct Overrides {
     pub longest_job: Duration,
     /// Buildkite's address, where it is not the agent's own default.
     pub endpoint: Option<String>,
+}
+
+impl Overrides {
+    /// Of a pool. `endpoint` is Buildkite's address, where the controller was given one.
+    pub fn of(pool: &ValidPool, endpoint: Option<&str>) -> Self {
+        Self {
+            queue: pool.queue.clone(),
+            tags: pool.spec.tags.clone(),
+            token: pool.token.clone(),
+            agents_per_pod: pool.spec.agents_per_pod.get(),
+            longest_job: pool.longest_job,
+            endpoint: endpoint.map(ToOwned::to_owned),
+        }
+    }
 }
 
 /// Adds what the definition leaves open. `path` says where the definition stands, for the problems' sake.
