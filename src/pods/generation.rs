@@ -52,7 +52,7 @@ pub fn plan(
     existing: &BTreeMap<String, String>,
 ) -> Result<Planned, Vec<Problem>> {
     let template = render(definition, overrides, path)?;
-    let inputs = digest(&json!({
+    let mut made_of = json!({
         "definition": definition,
         "queue": overrides.queue,
         "tags": overrides.tags,
@@ -60,7 +60,14 @@ pub fn plan(
         "agentsPerPod": overrides.agents_per_pod,
         "longestJobSeconds": overrides.longest_job.as_secs(),
         "endpoint": overrides.endpoint,
-    }));
+    });
+    // Left out where there are none, so that pools keep the generation that they had before there could be any.
+    if !overrides.pod.is_empty()
+        && let Some(inputs) = made_of.as_object_mut()
+    {
+        inputs.insert("overrides".to_owned(), json!(overrides.pod));
+    }
+    let inputs = digest(&made_of);
     let name = existing.get(&inputs).cloned().unwrap_or_else(|| {
         let hash = digest(&json!({ "inputs": inputs, "injection": INJECTION_VERSION }));
         let short: String = hash.chars().take(NAME_HASH_DIGITS).collect();
@@ -140,7 +147,7 @@ impl Planned {
 mod tests {
     use std::{collections::BTreeSet, time::Duration};
 
-    use kitepool_api::validate::TokenSource;
+    use kitepool_api::{PodOverrides, validate::TokenSource};
 
     use super::*;
 
@@ -156,6 +163,7 @@ mod tests {
             agents_per_pod: 1,
             longest_job: Duration::from_mins(1),
             endpoint: None,
+            pod: PodOverrides::default(),
         }
     }
 
@@ -172,6 +180,9 @@ mod tests {
         assert_eq!(planned(&one, &overrides(), &nothing), planned(&reordered, &overrides(), &nothing));
         let longer = Overrides { longest_job: Duration::from_secs(61), ..overrides() };
         assert_ne!(planned(&one, &overrides(), &nothing).name, planned(&one, &longer, &nothing).name);
+        let changed = PodOverrides { image: Some("j".to_owned()), ..PodOverrides::default() };
+        let changed = Overrides { pod: changed, ..overrides() };
+        assert_ne!(planned(&one, &overrides(), &nothing).name, planned(&one, &changed, &nothing).name);
     }
 
     #[test]

@@ -2,4 +2,8 @@
 
 pub mod contract;
 pub mod generation;
+pub mod merge;
+pub mod overrides;
+mod refuse;
 pub mod render;
+mod template;
