@@ -2,8 +2,11 @@
 
 pub mod contract;
 pub mod generation;
+pub mod library;
+pub mod lint;
 pub mod merge;
 pub mod overrides;
+pub mod references;
 mod refuse;
 pub mod render;
 mod template;

@@ -89,7 +89,7 @@ pub fn read_pools(yaml: &str) -> Result<Vec<AgentPool>, Vec<Problem>> {
 }
 
 /// The entries of a list, or the object itself.
-fn items(mut document: Value) -> Vec<Value> {
+pub fn items(mut document: Value) -> Vec<Value> {
     let is_list = document.get("kind").and_then(Value::as_str).is_some_and(|kind| kind.ends_with("List"));
     if !is_list {
         return vec![document];
