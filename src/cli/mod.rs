@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 mod controller;
 mod crd;
 mod demo;
+mod pods;
 mod webhook;
 
 /// Keeps the right number of Buildkite agents running on Kubernetes.
@@ -27,6 +28,8 @@ enum Command {
     ///
     /// The controller is the real one, with its lease and its clients. Buildkite and Kubernetes are simulated.
     Demo(Box<demo::Arguments>),
+    /// Look at the pod library, and at what pools make of pod definitions.
+    Pods(Box<pods::Arguments>),
 }
 
 /// Runs what was asked for.
@@ -35,6 +38,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Controller(arguments) => controller::run(*arguments).await?,
         Command::Crd => crd::run()?,
         Command::Demo(arguments) => return Box::pin(demo::run(*arguments)).await,
+        Command::Pods(arguments) => return Box::pin(pods::run(*arguments)).await,
     }
     Ok(ExitCode::SUCCESS)
 }

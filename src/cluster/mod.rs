@@ -13,6 +13,7 @@ pub mod fence;
 pub mod hindrance;
 pub mod hints;
 pub mod lease;
+pub mod library;
 pub mod proxy;
 pub mod read;
 pub mod schema;

@@ -170,7 +170,8 @@ pub struct PlanInputs<'a> {
     pub endpoint: Option<&'a str>,
 }
 
-fn make_plan(
+/// The generation that a pool asks for, or everything that stands against it. `existing` are its generations by what they are made of.
+pub fn make_plan(
     view: &PoolView,
     valid: &ValidPool,
     template: Option<&PodTemplateView>,

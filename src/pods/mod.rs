@@ -5,6 +5,7 @@ pub mod generation;
 pub mod library;
 pub mod lint;
 pub mod merge;
+pub mod migrate;
 pub mod overrides;
 pub mod references;
 mod refuse;

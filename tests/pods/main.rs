@@ -3,4 +3,5 @@
 #![cfg(test)]
 
 mod generations;
+mod readme;
 mod refused;
