@@ -8,6 +8,7 @@ mod away;
 mod broken;
 mod chosen;
 mod decay;
+mod definitions;
 mod disturbed;
 mod generations;
 mod ground;
