@@ -124,7 +124,7 @@ fn of_the_pod() -> Vec<(&'static str, Value)> {
         ("an object emptied", json!({ "spec": { "securityContext": { "$patch": "delete" } } })),
         (
             "an object with a directive where none stands",
-            json!({ "spec": { "dnsConfig": { "$patch": "replace", "searches": ["x"] } } }),
+            json!({ "spec": { "dnsConfig": { "$patch": "replace", "searches": ["x"] }, "hostname": "x" } }),
         ),
     ]
 }
