@@ -5,7 +5,8 @@ FROM rust:1.95-bookworm AS build
 WORKDIR /src
 
 # Only what the binary is made of, so that a changed document builds nothing.
-COPY Cargo.toml Cargo.lock ./
+COPY Cargo.toml Cargo.lock build.rs ./
+COPY pod-library pod-library
 COPY crates crates
 COPY src src
 

@@ -8,6 +8,7 @@ mod controller;
 mod crd;
 mod demo;
 mod explain;
+mod pods;
 mod webhook;
 
 /// Keeps the right number of Buildkite agents running on Kubernetes.
@@ -32,6 +33,8 @@ enum Command {
     ///
     /// Reads pools, hints and Events with your own rights, and changes nothing.
     Explain(explain::Arguments),
+    /// Look at the pod library, and at what pools make of pod definitions.
+    Pods(Box<pods::Arguments>),
 }
 
 /// Runs what was asked for.
@@ -41,6 +44,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Crd => crd::run()?,
         Command::Explain(arguments) => explain::run(arguments).await?,
         Command::Demo(arguments) => return Box::pin(demo::run(*arguments)).await,
+        Command::Pods(arguments) => return Box::pin(pods::run(*arguments)).await,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -14,6 +14,7 @@ pub mod fence;
 pub mod hindrance;
 pub mod hints;
 pub mod lease;
+pub mod library;
 pub mod look;
 pub mod proxy;
 pub mod read;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use jiff::Timestamp;
 use k8s_openapi::{
     api::{
-        apps::v1::Deployment,
+        apps::v1::{Deployment, DeploymentCondition},
         core::v1::{Pod, PodCondition, PodStatus},
     },
     apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta},
@@ -45,6 +45,8 @@ pub struct DeploymentView {
     pub created_at: Option<Timestamp>,
     /// Who, other than us, last wrote `spec.replicas`.
     pub foreign_scaler: Option<String>,
+    /// Why no pod of it can be made, in Kubernetes' own words: a missing service account, a quota, an admission policy.
+    pub pods_refused: Option<String>,
     selector: Option<Selector>,
 }
 
@@ -66,6 +68,7 @@ impl From<Deployment> for DeploymentView {
             is_observed: status.observed_generation.unwrap_or_default() >= generation,
             replicas: count(spec.replicas.unwrap_or(1)),
             status_replicas: count(status.replicas.unwrap_or_default()),
+            pods_refused: pods_refused(status.conditions.as_deref().unwrap_or_default()),
             selector: selector(spec.selector),
             resource_version: resource_version(&metadata),
             owner_uid: owner_uid(&metadata),
@@ -78,6 +81,13 @@ impl From<Deployment> for DeploymentView {
             foreign_scaler,
         }
     }
+}
+
+/// The `ReplicaSet` controller says so as long as it lasts.
+fn pods_refused(conditions: &[DeploymentCondition]) -> Option<String> {
+    let failure =
+        conditions.iter().find(|condition| condition.type_ == "ReplicaFailure" && condition.status == "True")?;
+    failure.message.clone()
 }
 
 /// A pod.

@@ -145,6 +145,7 @@ mod tests {
     fn a_definition_that_names_its_own_port_is_asked_there() {
         for (address, expected) in [
             (Some("$(POD_IP):3901"), 3901),
+            (Some("[$(POD_IP)]:3901"), 3901),
             (Some("0.0.0.0:8080"), 8080),
             (Some("[::]:8081"), 8081),
             (Some("$(ELSEWHERE)"), HEALTH_PORT),

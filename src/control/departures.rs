@@ -232,6 +232,7 @@ mod tests {
             seen,
             uid: String::new(),
             foreign_scaler: None,
+            pods_refused: None,
             inputs: None,
             failure: None,
             silence: None,

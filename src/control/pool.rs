@@ -163,7 +163,8 @@ impl PoolState {
         {
             return plan.clone();
         }
-        let plan = make_plan(view, valid, key.template.as_deref(), facts, &key.existing).map(Arc::new);
+        let overrides = Overrides::of(valid, facts.config.endpoint.as_deref(), facts.config.first.as_ref());
+        let plan = make_plan(view, valid, key.template.as_deref(), &overrides, &key.existing).map(Arc::new);
         self.planned = Some((key, plan.clone()));
         plan
     }
@@ -179,29 +180,21 @@ pub struct PlanInputs<'a> {
     pub config: &'a Config,
 }
 
-fn make_plan(
+/// The generation that a pool asks for, or everything that stands against it. `existing` are its generations by what they are made of.
+pub fn make_plan(
     view: &PoolView,
     valid: &ValidPool,
     template: Option<&PodTemplateView>,
-    facts: &PlanInputs<'_>,
+    overrides: &Overrides,
     existing: &BTreeMap<String, String>,
 ) -> Result<Planned, Vec<Problem>> {
-    let overrides = Overrides {
-        queue: valid.queue.clone(),
-        tags: valid.spec.tags.clone(),
-        token: valid.token.clone(),
-        agents_per_pod: valid.spec.agents_per_pod.get(),
-        longest_job: valid.longest_job,
-        endpoint: facts.config.endpoint.clone(),
-        first: facts.config.first.clone(),
-    };
     let owner = owner(view);
     match (&valid.template, template) {
         (TemplateSource::Inline(definition), _) => {
-            generation::plan(&owner, definition, &overrides, "spec.template", existing)
+            generation::plan(&owner, definition, overrides, "spec.template", existing)
         }
         (TemplateSource::Reference(name), Some(template)) => {
-            generation::plan(&owner, &template.template, &overrides, &format!("PodTemplate {name}: template"), existing)
+            generation::plan(&owner, &template.template, overrides, &format!("PodTemplate {name}: template"), existing)
         }
         (TemplateSource::Reference(name), None) => Err(vec![Problem::new(
             "spec.podTemplateRef.name",

@@ -47,6 +47,8 @@ pub struct GenerationFacts {
     pub uid: String,
     /// Who, other than us, last wrote its replicas.
     pub foreign_scaler: Option<String>,
+    /// Why no pod of it can be made.
+    pub pods_refused: Option<String>,
     /// What it was made of.
     pub inputs: Option<String>,
     /// Why one of its pods fails, the first by name.
@@ -142,6 +144,7 @@ impl NamespaceSnapshot {
             pods: Vec::new(),
             uid: deployment.uid.clone(),
             foreign_scaler: deployment.foreign_scaler.clone(),
+            pods_refused: deployment.pods_refused.clone(),
             inputs: deployment.annotations.get(INPUTS_ANNOTATION).cloned(),
             failure: self.failures.get(&deployment.name).cloned(),
         })
@@ -166,6 +169,7 @@ impl NamespaceSnapshot {
                     pods: Vec::new(),
                     uid: String::new(),
                     foreign_scaler: None,
+                    pods_refused: None,
                     inputs: None,
                     failure: self.failures.get(name).cloned(),
                 }),

@@ -35,11 +35,11 @@ pub fn of(
     generations: &[GenerationFacts],
     before: Option<&Value>,
 ) -> Verdict {
-    let mut conditions = vec![ready(plan, seen, decision, refusal), load_fresh(seen, decision)];
-    conditions.extend(decision.map(at_limit));
-    conditions.extend(decision.map(unsatisfiable));
     let wanted = plan.as_ref().ok().map(|planned| planned.name.as_str());
     let wanted = generations.iter().find(|facts| Some(facts.seen.name.as_str()) == wanted);
+    let mut conditions = vec![ready(plan, seen, decision, refusal, wanted), load_fresh(seen, decision)];
+    conditions.extend(decision.map(at_limit));
+    conditions.extend(decision.map(unsatisfiable));
     conditions.extend(decision.map(|decision| pods_failing(decision, wanted, before)));
     conditions.push(agents_unknown(generations, before));
     conditions.push(queue_shared(companions));
@@ -56,7 +56,13 @@ pub fn invalid(problems: &[Problem]) -> Condition {
     Condition::new(ConditionType::Ready, false, "Invalid", message)
 }
 
-fn ready(plan: &PlanResult, seen: &Seen, decision: Option<&Decision>, refusal: Option<&str>) -> Condition {
+fn ready(
+    plan: &PlanResult,
+    seen: &Seen,
+    decision: Option<&Decision>,
+    refusal: Option<&str>,
+    wanted: Option<&GenerationFacts>,
+) -> Condition {
     let not = |reason, message: String| Condition::new(ConditionType::Ready, false, reason, message);
     if let Err(problems) = plan {
         return not("DefinitionBroken", format!("{}. What runs is kept as it is", sentences(problems)));
@@ -72,6 +78,9 @@ fn ready(plan: &PlanResult, seen: &Seen, decision: Option<&Decision>, refusal: O
     }
     if let Some(refusal) = refusal {
         return not("WriteRefused", format!("{refusal}. It is tried again every few seconds"));
+    }
+    if let Some(message) = wanted.and_then(pods_refused) {
+        return not("PodsRefused", message);
     }
     Condition::new(ConditionType::Ready, true, "Deciding", "the pool is valid and follows its queue")
 }
@@ -95,6 +104,20 @@ fn load_fresh(seen: &Seen, decision: Option<&Decision>) -> Condition {
         }
         None => Condition::new(ConditionType::LoadFresh, false, "Refused", "the decision was refused, see Ready"),
     }
+}
+
+/// Why the wanted generation gets no pods, if it gets none.
+fn pods_refused(wanted: &GenerationFacts) -> Option<String> {
+    let why = nameless(wanted.pods_refused.as_deref()?);
+    Some(format!("Deployment {} gets no pods: {why}. Kubernetes tries again", wanted.seen.name))
+}
+
+/// The message without the name that was drawn for a pod and is another one at each attempt: a sentence must not tick.
+fn nameless(message: &str) -> &str {
+    message
+        .strip_prefix("pods \"")
+        .and_then(|rest| rest.split_once("\" is forbidden: "))
+        .map_or(message, |(_, why)| why)
 }
 
 const fn stale(reason: &Reason) -> &'static str {
@@ -254,6 +277,7 @@ mod tests {
             seen: Generation { name, adopted: false, replicas: Pods(failing), settled: true, pods, agents: Vec::new() },
             uid: String::new(),
             foreign_scaler: None,
+            pods_refused: None,
             inputs: None,
             silence: None,
             pods: Vec::new(),
@@ -294,6 +318,18 @@ mod tests {
         assert_eq!(agents_unknown(&[silent("b", Silence::Refused)], Some(&stands)), told);
         assert_eq!(agents_unknown(&[silent("b", Silence::TimedOut)], Some(&stands)).reason, "NoAnswer");
         assert!(!agents_unknown(&[facts(0, "")], Some(&stands)).is_true);
+    }
+
+    #[test]
+    fn pods_that_cannot_be_made_are_told_of_in_the_same_words_at_every_attempt() {
+        let told = |message: &str| {
+            pods_refused(&GenerationFacts { pods_refused: Some(message.to_owned()), ..facts(0, "") }).unwrap()
+        };
+        let why = "error looking up service account ci/agents: serviceaccount \"agents\" not found";
+        let first = told(&format!("pods \"linux-6c4f9d-abcde\" is forbidden: {why}"));
+        assert_eq!(first, format!("Deployment linux-6c4f9d gets no pods: {why}. Kubernetes tries again"));
+        assert_eq!(told(&format!("pods \"linux-6c4f9d-fghij\" is forbidden: {why}")), first);
+        assert_eq!(pods_refused(&facts(1, "")), None);
     }
 
     #[test]

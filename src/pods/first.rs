@@ -6,7 +6,6 @@
 
 use std::fmt::{self, Display};
 
-use kitepool_api::Problem;
 use serde_json::{Map, Value, json};
 
 use super::contract::AGENT_CONTAINER;
@@ -22,7 +21,7 @@ pub const FORWARD: &str = "Forward";
 pub const FIRST_PROCESS_ANNOTATION: &str = "kitepool.dev/first-process";
 
 /// The name of the volume and of the container that fills it.
-const NAME: &str = "kitepool-first";
+pub(super) const NAME: &str = "kitepool-first";
 /// Where the volume is mounted.
 const FOLDER: &str = "/var/run/kitepool/first";
 /// The program in its image.
@@ -118,28 +117,10 @@ pub fn of_generation(manifest: &Value) -> Option<Presence> {
     annotations.get(FIRST_PROCESS_ANNOTATION)?.as_str().and_then(Presence::read)
 }
 
-/// Adds it to the template where [`presence`] says so.
-pub fn add(template: &mut Value, image: Option<&FirstImage>, path: &str, problems: &mut Vec<Problem>) {
-    if let Some(other) = wish(template).filter(|wish| ![WITHHOLD, FORWARD].contains(wish)) {
-        problems.push(Problem::new(
-            format!("{path}.metadata.annotations"),
-            format!("{SECOND_SIGNAL_ANNOTATION} is {other:?}, which is neither {WITHHOLD} nor {FORWARD}"),
-            format!("write one of the two, or leave it out, which means {WITHHOLD}"),
-        ));
-        return;
-    }
+/// Adds it to the template where [`presence`] says so. Its names are free in what the contract lets through.
+pub fn add(template: &mut Value, image: Option<&FirstImage>) {
     let Some(image) = image.filter(|_| presence(template, image) == Presence::Added) else { return };
     let Some(spec) = template.get_mut("spec").and_then(Value::as_object_mut) else { return };
-    for (list, what) in [("volumes", "volume"), ("initContainers", "container"), ("containers", "container")] {
-        if entries(spec, list).iter().any(|entry| name(entry) == Some(NAME)) {
-            problems.push(Problem::new(
-                format!("{path}.spec.{list}"),
-                format!("the name `{NAME}` is taken"),
-                format!("rename the {what}; the controller adds one of this name"),
-            ));
-            return;
-        }
-    }
     let mut init = vec![copying(image, is_for_root(spec))];
     init.extend(taken(spec, "initContainers"));
     spec.insert("initContainers".to_owned(), Value::Array(init));
@@ -199,7 +180,7 @@ fn is_for_root(spec: &Map<String, Value>) -> bool {
     spec.get("securityContext").and_then(|security| security.get("runAsUser")).and_then(Value::as_i64) == Some(0)
 }
 
-fn wish(definition: &Value) -> Option<&str> {
+pub(super) fn wish(definition: &Value) -> Option<&str> {
     definition.get("metadata")?.get("annotations")?.get(SECOND_SIGNAL_ANNOTATION)?.as_str()
 }
 
@@ -258,15 +239,14 @@ mod tests {
         } })
     }
 
-    fn added(mut template: Value, image: &FirstImage) -> Result<Value, Vec<Problem>> {
-        let mut problems = Vec::new();
-        add(&mut template, Some(image), "template", &mut problems);
-        if problems.is_empty() { Ok(template) } else { Err(problems) }
+    fn added(mut template: Value, image: &FirstImage) -> Value {
+        add(&mut template, Some(image));
+        template
     }
 
     #[test]
     fn the_agent_s_command_is_put_behind_a_program_that_is_copied_before_all_else() {
-        let template = added(definition(), &image()).unwrap();
+        let template = added(definition(), &image());
         let agent = &template["spec"]["containers"][1];
         assert_eq!(agent["command"], json!(["/var/run/kitepool/first/kitepool-first", "--", "entry", "point"]));
         assert_eq!(agent["args"], json!(["start"]));
@@ -285,8 +265,8 @@ mod tests {
         let mut of_root = definition();
         of_root["spec"]["securityContext"] = json!({ "runAsUser": 0 });
         let security = |template: Value| template["spec"]["initContainers"][0]["securityContext"].clone();
-        assert_eq!(security(added(of_root, &image()).unwrap())["runAsUser"], 65532);
-        let plain = security(added(definition(), &image()).unwrap());
+        assert_eq!(security(added(of_root, &image()))["runAsUser"], 65532);
+        let plain = security(added(definition(), &image()));
         assert!(plain.get("runAsUser").is_none() && plain["runAsNonRoot"] == true, "{plain}");
     }
 
@@ -302,26 +282,15 @@ mod tests {
             [(declined, Presence::Declined), (silent, Presence::NoCommand), (windows, Presence::NotLinux)]
         {
             assert_eq!(presence(&definition, Some(&image())), expected);
-            assert_eq!(added(definition.clone(), &image()).unwrap(), definition, "{expected}");
+            assert_eq!(added(definition.clone(), &image()), definition, "{expected}");
         }
         let mut template = definition();
-        add(&mut template, None, "template", &mut Vec::new());
+        add(&mut template, None);
         assert_eq!((presence(&template, None), template), (Presence::NoImage, definition()));
     }
 
     #[test]
-    fn a_wish_that_is_misspelt_and_names_that_are_taken_are_told() {
-        let mut misspelt = definition();
-        misspelt["metadata"]["annotations"][SECOND_SIGNAL_ANNOTATION] = json!("forward");
-        let sentence = added(misspelt, &image()).unwrap_err()[0].to_string();
-        assert!(sentence.contains("\"forward\"") && sentence.contains("Withhold nor Forward"), "{sentence}");
-        for list in ["volumes", "initContainers", "containers"] {
-            let mut taken = definition();
-            let agent = taken["spec"]["containers"][1].clone();
-            taken["spec"][list] = json!([agent, { "name": "kitepool-first" }]);
-            let problems = added(taken, &image()).unwrap_err();
-            assert_eq!(problems[0].path, format!("template.spec.{list}"));
-        }
+    fn the_default_may_be_written_down() {
         let mut spelt = definition();
         spelt["metadata"]["annotations"][SECOND_SIGNAL_ANNOTATION] = json!(WITHHOLD);
         assert_eq!(presence(&spelt, Some(&image())), Presence::Added);

@@ -8,8 +8,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     contract::INJECTION_VERSION,
-    first::{self, FIRST_PROCESS_ANNOTATION, Presence},
-    render::{Overrides, render},
+    first::{FIRST_PROCESS_ANNOTATION, Presence},
+    render::{Overrides, Rendered, render},
 };
 
 /// The annotation under which a generation keeps the hash of what it was made of, the controller's additions apart.
@@ -54,8 +54,8 @@ pub fn plan(
     path: &str,
     existing: &BTreeMap<String, String>,
 ) -> Result<Planned, Vec<Problem>> {
-    let template = render(definition, overrides, path)?;
-    let inputs = digest(&json!({
+    let Rendered { template, first_process } = render(definition, overrides, path)?;
+    let mut made_of = json!({
         "definition": definition,
         "queue": overrides.queue,
         "tags": overrides.tags,
@@ -63,13 +63,19 @@ pub fn plan(
         "agentsPerPod": overrides.agents_per_pod,
         "longestJobSeconds": overrides.longest_job.as_secs(),
         "endpoint": overrides.endpoint,
-    }));
+    });
+    // Left out where there are none, so that pools keep the generation that they had before there could be any.
+    if !overrides.pod.is_empty()
+        && let Some(inputs) = made_of.as_object_mut()
+    {
+        inputs.insert("overrides".to_owned(), json!(overrides.pod));
+    }
+    let inputs = digest(&made_of);
     let name = existing.get(&inputs).cloned().unwrap_or_else(|| {
         let hash = digest(&json!({ "inputs": inputs, "injection": INJECTION_VERSION }));
         let short: String = hash.chars().take(NAME_HASH_DIGITS).collect();
         format!("{}-{short}", owner.name)
     });
-    let first_process = first::presence(definition, overrides.first.as_ref());
     Ok(Planned { name, inputs, first_process, template })
 }
 
@@ -144,9 +150,9 @@ impl Planned {
 mod tests {
     use std::{collections::BTreeSet, time::Duration};
 
-    use kitepool_api::validate::TokenSource;
+    use kitepool_api::{PodOverrides, validate::TokenSource};
 
-    use super::*;
+    use super::{super::first, *};
 
     fn owner() -> Owner {
         Owner { namespace: "ci".to_owned(), name: "linux".to_owned(), uid: "u".to_owned() }
@@ -161,6 +167,7 @@ mod tests {
             longest_job: Duration::from_mins(1),
             endpoint: None,
             first: None,
+            pod: PodOverrides::default(),
         }
     }
 
@@ -177,6 +184,9 @@ mod tests {
         assert_eq!(planned(&one, &overrides(), &nothing), planned(&reordered, &overrides(), &nothing));
         let longer = Overrides { longest_job: Duration::from_secs(61), ..overrides() };
         assert_ne!(planned(&one, &overrides(), &nothing).name, planned(&one, &longer, &nothing).name);
+        let changed = PodOverrides { image: Some("j".to_owned()), ..PodOverrides::default() };
+        let changed = Overrides { pod: changed, ..overrides() };
+        assert_ne!(planned(&one, &overrides(), &nothing).name, planned(&one, &changed, &nothing).name);
     }
 
     #[test]

@@ -3,4 +3,12 @@
 pub mod contract;
 pub mod first;
 pub mod generation;
+pub mod library;
+pub mod lint;
+pub mod merge;
+pub mod migrate;
+pub mod overrides;
+pub mod references;
+mod refuse;
 pub mod render;
+mod template;

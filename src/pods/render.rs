@@ -4,7 +4,10 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use kitepool_api::{Problem, validate::TokenSource};
+use kitepool_api::{
+    PodOverrides, Problem,
+    validate::{TokenSource, ValidPool},
+};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -12,7 +15,10 @@ use super::{
         AGENT_CONTAINER, DEFAULT_GRACE_SECONDS, HEALTH_PORT, TOKEN_FOLDER, TOKEN_VOLUME,
         environment::{ENDPOINT, HEALTH_ADDRESS, META_DATA, NAME, POD_IP, QUEUE, SPAWN, TAGS, TOKEN},
     },
-    first::{self, FirstImage},
+    first::{self, FirstImage, Presence},
+    overrides,
+    refuse::{self, Asked},
+    template::text,
 };
 
 /// What a pool brings to its definition.
@@ -32,89 +38,102 @@ pub struct Overrides {
     pub endpoint: Option<String>,
     /// Where the first process of the agent's container comes from. No part of what a generation is known by.
     pub first: Option<FirstImage>,
+    /// Changes of the definition.
+    pub pod: PodOverrides,
 }
 
-/// Adds what the definition leaves open. `path` says where the definition stands, for the problems' sake.
-pub fn render(definition: &Value, overrides: &Overrides, path: &str) -> Result<Value, Vec<Problem>> {
-    let mut template = definition.clone();
-    let mut problems = Vec::new();
-    let Some(spec) = template.get_mut("spec").and_then(Value::as_object_mut) else {
-        return Err(vec![Problem::new(
-            format!("{path}.spec"),
-            "there is no pod spec",
-            "write a pod template with a container named `agent`; pod-library/basic.yaml is one to start from",
-        )]);
-    };
-    grace_period(spec, overrides, path, &mut problems);
-    let has_agent = add_to_agent(spec, overrides, path, &mut problems);
-    if has_agent && let TokenSource::Secret { name, key } = &overrides.token {
-        mount_token(spec, name, key, path, &mut problems);
-    }
-    first::add(&mut template, overrides.first.as_ref(), path, &mut problems);
-    if problems.is_empty() { Ok(template) } else { Err(problems) }
-}
-
-fn grace_period(spec: &mut Map<String, Value>, overrides: &Overrides, path: &str, problems: &mut Vec<Problem>) {
-    let longest = i64::try_from(overrides.longest_job.as_secs()).unwrap_or(i64::MAX);
-    let asked = spec.get("terminationGracePeriodSeconds").and_then(Value::as_i64);
-    match asked {
-        Some(seconds) if seconds != DEFAULT_GRACE_SECONDS && seconds < longest => problems.push(Problem::new(
-            format!("{path}.spec.terminationGracePeriodSeconds"),
-            format!(
-                "{seconds} s are less than the pool's longestJob of {longest} s, so a draining agent would be killed"
-            ),
-            "leave it out, or make it at least as long, or lower spec.longestJob",
-        )),
-        Some(seconds) if seconds != DEFAULT_GRACE_SECONDS => {}
-        _ => {
-            spec.insert("terminationGracePeriodSeconds".to_owned(), json!(longest.max(DEFAULT_GRACE_SECONDS)));
+impl Overrides {
+    /// Of a pool. `endpoint` is Buildkite's address, and `first` where the first process comes from, where the controller was
+    /// given them.
+    pub fn of(pool: &ValidPool, endpoint: Option<&str>, first: Option<&FirstImage>) -> Self {
+        Self {
+            queue: pool.queue.clone(),
+            tags: pool.spec.tags.clone(),
+            token: pool.token.clone(),
+            agents_per_pod: pool.spec.agents_per_pod.get(),
+            longest_job: pool.longest_job,
+            endpoint: endpoint.map(ToOwned::to_owned),
+            first: first.cloned(),
+            pod: pool.overrides.clone(),
         }
     }
 }
 
-/// Answers whether there is an agent container to speak of.
-fn add_to_agent(spec: &mut Map<String, Value>, overrides: &Overrides, path: &str, problems: &mut Vec<Problem>) -> bool {
-    let names: Vec<String> = list(spec, "containers").iter().filter_map(|container| text(container, "name")).collect();
-    let Some(agent) = spec
-        .get_mut("containers")
-        .and_then(Value::as_array_mut)
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_object_mut)
-        .find(|container| container.get("name").and_then(Value::as_str) == Some(AGENT_CONTAINER))
-    else {
-        let found =
-            if names.is_empty() { "there are none".to_owned() } else { format!("there is {}", names.join(", ")) };
-        problems.push(Problem::new(
-            format!("{path}.spec.containers"),
-            format!("no container is named `agent`; {found}"),
-            "name the container that runs buildkite-agent `agent`",
-        ));
-        return false;
+/// What comes of a definition.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rendered {
+    /// The pod template.
+    pub template: Value,
+    /// Whether its agents have the first process.
+    pub first_process: Presence,
+}
+
+/// Adds what the definition leaves open. `path` says where the definition stands, for the problems' sake.
+pub fn render(definition: &Value, given: &Overrides, path: &str) -> Result<Rendered, Vec<Problem>> {
+    let asked = Asked {
+        queue: Some(&given.queue),
+        longest_job: given.longest_job,
+        mounts_token: matches!(given.token, TokenSource::Secret { .. }),
     };
-    add_environment(agent, overrides, path, problems);
+    let mut problems = refuse::all(definition, asked, path);
+    let mut template = definition.clone();
+    if !given.pod.is_empty() {
+        let (changed, more) = match overrides::applied(definition, &given.pod) {
+            Ok(changed) => {
+                let all = refuse::all(&changed, asked, path);
+                (changed, all)
+            }
+            Err(more) => (template, problems.iter().cloned().chain(more).collect()),
+        };
+        template = changed;
+        // What the pool mends is none; what it brings along is its own doing.
+        let brought = more.into_iter().map(|problem| {
+            let is_old = problems.contains(&problem) || problem.path.starts_with(overrides::PATH);
+            if is_old { problem } else { Problem { path: format!("{}: {}", overrides::PATH, problem.path), ..problem } }
+        });
+        problems = brought.collect();
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    if let Some(spec) = template.get_mut("spec").and_then(Value::as_object_mut) {
+        grace_period(spec, given);
+        add_to_agent(spec, given);
+        if let TokenSource::Secret { name, key } = &given.token {
+            mount_token(spec, name, key);
+        }
+    }
+    let first_process = first::presence(&template, given.first.as_ref());
+    first::add(&mut template, given.first.as_ref());
+    Ok(Rendered { template, first_process })
+}
+
+fn grace_period(spec: &mut Map<String, Value>, overrides: &Overrides) {
+    let longest = i64::try_from(overrides.longest_job.as_secs()).unwrap_or(i64::MAX);
+    let asked = spec.get("terminationGracePeriodSeconds").and_then(Value::as_i64);
+    if asked.is_none_or(|seconds| seconds == DEFAULT_GRACE_SECONDS) {
+        spec.insert("terminationGracePeriodSeconds".to_owned(), json!(longest.max(DEFAULT_GRACE_SECONDS)));
+    }
+}
+
+fn add_to_agent(spec: &mut Map<String, Value>, overrides: &Overrides) {
+    let containers = spec.get_mut("containers").and_then(Value::as_array_mut);
+    let mut containers = containers.into_iter().flatten().filter_map(Value::as_object_mut);
+    let Some(agent) =
+        containers.find(|container| container.get("name").and_then(Value::as_str) == Some(AGENT_CONTAINER))
+    else {
+        return;
+    };
+    add_environment(agent, overrides);
     if let TokenSource::Secret { .. } = overrides.token {
         append(agent, "volumeMounts", [json!({ "name": TOKEN_VOLUME, "mountPath": TOKEN_FOLDER, "readOnly": true })]);
     }
-    true
 }
 
-fn add_environment(agent: &mut Map<String, Value>, overrides: &Overrides, path: &str, problems: &mut Vec<Problem>) {
-    let env = list(agent, "env");
-    let set: BTreeSet<String> = env.iter().filter_map(|variable| text(variable, "name")).collect();
+fn add_environment(agent: &mut Map<String, Value>, overrides: &Overrides) {
+    let env = agent.get("env").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let set: BTreeSet<String> = env.iter().filter_map(|variable| text(variable, "name")).map(str::to_owned).collect();
     let is_silent = |name: &str| !set.contains(name);
-    let value = |name: &str| {
-        env.iter().find(|variable| text(variable, "name").as_deref() == Some(name)).and_then(|v| text(v, "value"))
-    };
-
-    let own_queue = own_queue(value(TAGS).or_else(|| value(META_DATA)).as_deref(), value(QUEUE).as_deref());
-    if let Some(queue) = own_queue.filter(|queue| *queue != overrides.queue) {
-        problems.push(Problem::new(
-            format!("{path}.spec.containers[agent].env"),
-            format!("the agents would serve queue `{queue}`, the pool is for `{}`", overrides.queue),
-            "leave queue and tags out of the definition; the pool brings them",
-        ));
-    }
 
     let mut added = Vec::new();
     if is_silent(TOKEN) {
@@ -142,7 +161,8 @@ fn add_environment(agent: &mut Map<String, Value>, overrides: &Overrides, path: 
         if is_silent(POD_IP) {
             added.push(json!({ "name": POD_IP, "valueFrom": { "fieldRef": { "fieldPath": "status.podIP" } } }));
         }
-        added.push(json!({ "name": HEALTH_ADDRESS, "value": format!("$({POD_IP}):{HEALTH_PORT}") }));
+        // An IPv6 address needs the brackets. Around an IPv4 address they change nothing.
+        added.push(json!({ "name": HEALTH_ADDRESS, "value": format!("[$({POD_IP})]:{HEALTH_PORT}") }));
     }
     if is_silent(ENDPOINT)
         && let Some(endpoint) = &overrides.endpoint
@@ -150,45 +170,33 @@ fn add_environment(agent: &mut Map<String, Value>, overrides: &Overrides, path: 
         added.push(json!({ "name": ENDPOINT, "value": endpoint }));
     }
     append(agent, "env", added);
-    if health_is_ours && !agent.contains_key("readinessProbe") {
-        agent.insert("readinessProbe".to_owned(), readiness_probe());
+    if health_is_ours {
+        agent.entry("startupProbe").or_insert_with(|| probe(STARTUP_MISSES));
+        agent.entry("readinessProbe").or_insert_with(|| probe(READINESS_MISSES));
     }
 }
 
-/// Ready from registration to the end. It answers whatever Buildkite does; thirty misses (a minute) are allowed, since a
-/// `ReplicaSet` takes a pod that is not ready before any other, busy or not.
-fn readiness_probe() -> Value {
+/// Fifteen minutes: registration is tried for five, and an entrypoint may have to do things first. Only what hangs is started again.
+const STARTUP_MISSES: u32 = 450;
+/// A minute. A `ReplicaSet` takes a pod that is not ready before any other, busy or not.
+const READINESS_MISSES: u32 = 30;
+
+/// True from registration to the end: it answers whatever Buildkite does, and whether a job runs or not.
+fn probe(misses: u32) -> Value {
     json!({
         "httpGet": { "path": "/", "port": HEALTH_PORT },
         "periodSeconds": 2,
         "timeoutSeconds": 2,
         "successThreshold": 1,
-        "failureThreshold": 30,
+        "failureThreshold": misses,
     })
 }
 
-fn mount_token(spec: &mut Map<String, Value>, secret: &str, key: &str, path: &str, problems: &mut Vec<Problem>) {
-    if list(spec, "volumes").iter().any(|volume| text(volume, "name").as_deref() == Some(TOKEN_VOLUME)) {
-        problems.push(Problem::new(
-            format!("{path}.spec.volumes"),
-            format!("the name `{TOKEN_VOLUME}` is taken"),
-            "rename the volume; the controller mounts the agent token under this name",
-        ));
-        return;
-    }
+fn mount_token(spec: &mut Map<String, Value>, secret: &str, key: &str) {
     // Readable by whatever user the agent runs as; the volume is seen by this pod's agent container alone.
     let items = json!([{ "key": key, "path": "token" }]);
     let secret = json!({ "secretName": secret, "items": items, "defaultMode": 0o444 });
     append(spec, "volumes", [json!({ "name": TOKEN_VOLUME, "secret": secret })]);
-}
-
-fn own_queue(tags: Option<&str>, queue: Option<&str>) -> Option<String> {
-    let from_tags = tags.and_then(|tags| tags.split(',').find_map(|tag| tag.trim().strip_prefix("queue=")));
-    queue.or(from_tags).map(ToOwned::to_owned)
-}
-
-fn text(value: &Value, key: &str) -> Option<String> {
-    value.get(key).and_then(Value::as_str).map(ToOwned::to_owned)
 }
 
 /// Appends to the list under `key`, which is made if need be.
@@ -199,11 +207,6 @@ fn append(object: &mut Map<String, Value>, key: &str, more: impl IntoIterator<It
     };
     list.extend(more);
     object.insert(key.to_owned(), Value::Array(list));
-}
-
-/// The list under `key`; nothing where there is none.
-fn list<'a>(object: &'a Map<String, Value>, key: &str) -> &'a [Value] {
-    object.get(key).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
 #[cfg(test)]
@@ -219,16 +222,19 @@ mod tests {
             longest_job: Duration::from_hours(4),
             endpoint: None,
             first: None,
+            pod: PodOverrides::default(),
         }
     }
 
     fn rendered(definition: &Value) -> Value {
-        render(definition, &overrides(), "template").unwrap()
+        render(definition, &overrides(), "template").unwrap().template
     }
 
     fn environment(template: &Value) -> Vec<(String, String)> {
         let env = template.pointer("/spec/containers/0/env").unwrap().as_array().unwrap();
-        env.iter().map(|v| (text(v, "name").unwrap(), text(v, "value").unwrap_or_default())).collect()
+        env.iter()
+            .map(|v| (text(v, "name").unwrap().to_owned(), text(v, "value").unwrap_or_default().to_owned()))
+            .collect()
     }
 
     #[test]
@@ -240,7 +246,7 @@ mod tests {
             ("BUILDKITE_AGENT_NAME", "%hostname-%spawn"),
             ("BUILDKITE_AGENT_SPAWN", "2"),
             ("POD_IP", ""),
-            ("BUILDKITE_AGENT_HEALTH_CHECK_ADDR", "$(POD_IP):3901"),
+            ("BUILDKITE_AGENT_HEALTH_CHECK_ADDR", "[$(POD_IP)]:3901"),
         ];
         assert_eq!(environment(&template), expected.map(|(n, v)| (n.to_owned(), v.to_owned())));
         assert_eq!(template["spec"]["terminationGracePeriodSeconds"], 14_400);
@@ -268,16 +274,74 @@ mod tests {
     fn what_a_definition_sets_is_kept() {
         let template = rendered(&json!({ "spec": {
             "terminationGracePeriodSeconds": 90_000,
-            "containers": [{ "name": "helper" }, { "name": "agent", "readinessProbe": { "exec": {} }, "env": [
+            "initContainers": [{ "name": "helper", "restartPolicy": "Always" }],
+            "containers": [{ "name": "agent", "readinessProbe": { "exec": {} }, "env": [
                 { "name": "BUILDKITE_AGENT_TAGS", "value": "queue=linux,gpu=1" },
                 { "name": "BUILDKITE_AGENT_HEALTH_CHECK_ADDR", "value": "0.0.0.0:1" },
             ], "unknownNewField": 1 }],
         } }));
         assert_eq!(template["spec"]["terminationGracePeriodSeconds"], 90_000);
-        let agent = &template["spec"]["containers"][1];
+        let agent = &template["spec"]["containers"][0];
         assert_eq!(agent["unknownNewField"], 1);
         assert_eq!(agent["readinessProbe"], json!({ "exec": {} }));
+        assert_eq!(agent.get("startupProbe"), None, "the port is the definition's own");
         assert_eq!(agent["env"].as_array().unwrap().len(), 5);
+    }
+
+    /// What stands in `after` and not in `before`, one level below the places that the table names.
+    fn added(before: &Value, after: &Value) -> BTreeSet<(String, String)> {
+        let mut found = BTreeSet::new();
+        let fields = |of: &Value, pointer: &str| -> BTreeSet<String> {
+            let object = of.pointer(pointer).and_then(Value::as_object).cloned().unwrap_or_default();
+            object.keys().cloned().collect()
+        };
+        let names = |of: &Value, pointer: &str, key: &str| -> BTreeSet<String> {
+            let list = of.pointer(pointer).and_then(Value::as_array).cloned().unwrap_or_default();
+            list.iter().filter_map(|entry| text(entry, key)).map(str::to_owned).collect()
+        };
+        let lists = [
+            ("agent.env", "/spec/containers/0/env", "name"),
+            ("agent.volumeMounts", "/spec/containers/0/volumeMounts", "mountPath"),
+            ("spec.volumes", "/spec/volumes", "name"),
+        ];
+        for (path, pointer, key) in lists {
+            let more = &names(after, pointer, key) - &names(before, pointer, key);
+            found.extend(more.into_iter().map(|name| (path.to_owned(), name)));
+        }
+        let objects = [("agent", "/spec/containers/0"), ("spec", "/spec"), ("", "")];
+        for (path, pointer) in objects {
+            let more = &fields(after, pointer) - &fields(before, pointer);
+            found.extend(more.into_iter().map(|name| (path.to_owned(), name)));
+        }
+        // The lists themselves.
+        found.retain(|(_, name)| !["env", "volumeMounts", "volumes"].contains(&name.as_str()));
+        found
+    }
+
+    #[test]
+    fn the_table_names_what_is_added_and_nothing_else() {
+        let definition = json!({ "spec": { "containers": [{ "name": "agent" }] } });
+        let given = Overrides { endpoint: Some("http://127.0.0.1:1/v3".to_owned()), ..overrides() };
+        let template = render(&definition, &given, "template").unwrap().template;
+        let listed: BTreeSet<(String, String)> = crate::pods::contract::ADDITIONS
+            .iter()
+            // Whose pods they are is written when a generation is made of the template: `generation.rs` tests it.
+            .filter(|addition| addition.name != "labels")
+            .map(|addition| (addition.path.to_owned(), addition.name.to_owned()))
+            .collect();
+        assert_eq!(added(&definition, &template), listed);
+    }
+
+    #[test]
+    fn an_agent_has_fifteen_minutes_to_register_and_is_ready_until_it_is_silent_for_one() {
+        let template = rendered(&json!({ "spec": { "containers": [{ "name": "agent" }] } }));
+        let agent = &template["spec"]["containers"][0];
+        let lasts = |probe: &str| {
+            assert_eq!(agent[probe]["httpGet"], json!({ "path": "/", "port": 3901 }));
+            agent[probe]["periodSeconds"].as_u64().unwrap() * agent[probe]["failureThreshold"].as_u64().unwrap()
+        };
+        assert_eq!((lasts("startupProbe"), lasts("readinessProbe")), (900, 60));
+        assert_eq!(agent.get("livenessProbe"), None, "it would kill running jobs while Buildkite is away");
     }
 
     #[test]
@@ -314,7 +378,8 @@ mod tests {
             token: TokenSource::File("/mnt/token".to_owned()),
             ..overrides()
         };
-        let template = render(&json!({ "spec": { "containers": [{ "name": "agent" }] } }), &given, "template").unwrap();
+        let template =
+            render(&json!({ "spec": { "containers": [{ "name": "agent" }] } }), &given, "template").unwrap().template;
         let environment = environment(&template);
         assert!(environment.contains(&("BUILDKITE_AGENT_ENDPOINT".to_owned(), "http://127.0.0.1:1/v3".to_owned())));
         assert!(environment.contains(&("BUILDKITE_AGENT_TOKEN".to_owned(), "file:///mnt/token".to_owned())));

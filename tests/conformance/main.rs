@@ -20,6 +20,7 @@
 mod cases;
 mod control_plane;
 mod in_process;
+mod patches;
 mod server;
 mod transcript;
 

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::{
     duration::Span,
+    overrides::PodOverrides,
     rules::{self, validations},
     scaling::Scaling,
     status::AgentPoolStatus,
@@ -75,6 +76,9 @@ pub struct AgentPoolSpec {
     /// The pod definition itself, as in a Deployment's `spec.template`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<FilledTemplate>,
+    /// Changes of the definition, for this pool alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overrides: Option<PodOverrides>,
     /// An existing Deployment that the pool takes over: its pods stay while they are busy, then the pool's own replace them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = NAME_MAX), extend("x-kubernetes-validations" = validations(&[rules::OBJECT_NAME])))]

@@ -14,7 +14,9 @@ pub mod duration;
 pub mod events;
 pub mod job_hint;
 pub mod names;
+pub mod overrides;
 pub mod parse;
+pub mod pod_fields;
 pub mod problem;
 #[cfg(any(test, feature = "refusals"))]
 pub mod refusals;
@@ -35,8 +37,10 @@ pub use self::{
         BUSY_LABEL, GENERATION_LABEL, MANAGED_BY_LABEL, PAUSE_ANNOTATION, POOL_LABEL, QUEUE_LABEL, RESOLVED_ANNOTATION,
         label_value,
     },
+    overrides::{Amount, PodOverrides, PodPatch, Resources},
     parse::{parse, parse_strict, read_pools},
-    problem::Problem,
+    pod_fields::unknown_fields,
+    problem::{Problem, Rule},
     scaling::{ScaleDown, ScaleUp, Scaling, ScheduleSpec, SpareSpec, StepSpec},
     status::AgentPoolStatus,
     validate::{TemplateSource, TokenSource, ValidPool, validate},

@@ -10,7 +10,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_path_to_error::Segment;
 
-use crate::{AgentPool, AgentPoolSpec, Problem, definitions::pool_schema, problem::nearest, validate};
+use crate::{
+    AgentPool, AgentPoolSpec, Problem, definitions::pool_schema, pod_fields::unknown_fields, problem::nearest, validate,
+};
 
 /// The version and kind of what is read here.
 const API_VERSION: &str = "kitepool.dev/v1alpha1";
@@ -47,9 +49,7 @@ pub fn parse_strict(object: DynamicObject) -> Result<AgentPool, Vec<Problem>> {
     match parse(object) {
         Ok(pool) => {
             if let Some(template) = &pool.spec.template {
-                let known =
-                    template.typed().ok().and_then(|typed| serde_json::to_value(typed).ok()).unwrap_or_default();
-                collect_lost(&template.0, &known, "spec.template", &mut problems);
+                problems.extend(unknown_fields(&template.0, "spec.template"));
             }
             if problems.is_empty() { Ok(pool) } else { Err(problems) }
         }
@@ -89,7 +89,7 @@ pub fn read_pools(yaml: &str) -> Result<Vec<AgentPool>, Vec<Problem>> {
 }
 
 /// The entries of a list, or the object itself.
-fn items(mut document: Value) -> Vec<Value> {
+pub fn items(mut document: Value) -> Vec<Value> {
     let is_list = document.get("kind").and_then(Value::as_str).is_some_and(|kind| kind.ends_with("List"));
     if !is_list {
         return vec![document];
@@ -171,32 +171,7 @@ fn collect_unknown(value: &Value, schema: &Value, path: &str, problems: &mut Vec
     }
 }
 
-/// Fields that were written and that the type did not keep. A `null` means the same as nothing.
-fn collect_lost(written: &Value, kept: &Value, path: &str, problems: &mut Vec<Problem>) {
-    match (written, kept) {
-        (Value::Object(written), Value::Object(kept)) => {
-            for (name, value) in written.iter().filter(|(_, value)| !value.is_null()) {
-                let path = joined(path, name);
-                match kept.get(name) {
-                    Some(kept) => collect_lost(value, kept, &path, problems),
-                    None => problems.push(Problem::new(
-                        path,
-                        "a pod template has no such field",
-                        "mend its name, or take it out",
-                    )),
-                }
-            }
-        }
-        (Value::Array(written), Value::Array(kept)) => {
-            for (index, (written, kept)) in written.iter().zip(kept).enumerate() {
-                collect_lost(written, kept, &format!("{path}[{index}]"), problems);
-            }
-        }
-        _ => {}
-    }
-}
-
-fn joined(path: &str, field: &str) -> String {
+pub(crate) fn joined(path: &str, field: &str) -> String {
     if path.is_empty() { field.to_owned() } else { format!("{path}.{field}") }
 }
 
@@ -299,7 +274,7 @@ mod tests {
         let paths: Vec<&str> = problems.iter().map(|problem| problem.path.as_str()).collect();
         assert_eq!(
             paths,
-            ["spec.template.spec.containers[1].conmand", "spec.template.spec.containers[1].ports[0].hots"]
+            ["spec.template.spec.containers[other].conmand", "spec.template.spec.containers[other].ports[0].hots"]
         );
     }
 

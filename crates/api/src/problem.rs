@@ -11,12 +11,40 @@ pub struct Problem {
     pub what: String,
     /// How to mend it.
     pub remedy: String,
+    /// The [`Rule`] of pod definitions that is broken; empty where it is another kind of problem.
+    pub id: &'static str,
+}
+
+/// A rule that pod definitions obey, as documents list it and programs name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rule {
+    /// A word for programs, which stays what it is.
+    pub id: &'static str,
+    /// Where it is broken.
+    pub path: &'static str,
+    /// Why it must not be.
+    pub reason: &'static str,
+    /// What to do.
+    pub remedy: &'static str,
+}
+
+impl Rule {
+    /// A breach: `found` says what stands there, and the rule why that will not do.
+    pub fn broken(&self, path: impl Into<String>, found: &str) -> Problem {
+        Problem::new(path, format!("{found}: {}", self.reason), self.remedy).of(self.id)
+    }
 }
 
 impl Problem {
     /// Makes one.
     pub fn new(path: impl Into<String>, what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { path: path.into(), what: what.into(), remedy: remedy.into() }
+        Self { path: path.into(), what: what.into(), remedy: remedy.into(), id: "" }
+    }
+
+    /// The same as a breach of this rule.
+    #[must_use]
+    pub fn of(self, id: &'static str) -> Self {
+        Self { id, ..self }
     }
 }
 

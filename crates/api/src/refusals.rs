@@ -45,6 +45,20 @@ pub fn full_manifest(name: &str) -> Value {
             "tags": ["os=linux", "gpu=", "note=two words", "url=https://example.org/?a=b"],
             "token": { "file": "/mnt/buildkite/token" },
             "template": { "metadata": { "labels": { "a": "b" } }, "spec": { "containers": [{ "name": "agent", "image": "agent:1" }] } },
+            "overrides": {
+                "image": "registry.example.org:5000/team/agent:1.2@sha256:0123",
+                "resources": { "requests": { "cpu": 2, "memory": "1.5Gi" }, "limits": { "memory": "3Gi" } },
+                "env": [
+                    { "name": "A", "value": "a" },
+                    { "name": "B", "valueFrom": { "secretKeyRef": { "name": "s", "key": "k", "optional": true } } },
+                ],
+                "envFrom": [{ "prefix": "P_", "configMapRef": { "name": "c" } }],
+                "nodeSelector": { "disk": "ssd" },
+                "tolerations": [{ "key": "ci", "operator": "Exists", "effect": "NoSchedule", "tolerationSeconds": 5 }],
+                "serviceAccountName": "agents.big",
+                "namePrefix": "big_2.x-",
+                "podPatch": { "metadata": { "labels": { "c": "d" } }, "spec": { "priorityClassName": "ci" } },
+            },
             "adopt": "old.agents-2",
             "agentsPerPod": 100,
             "longestJob": "6days 23hours 59minutes 60seconds",
@@ -83,8 +97,16 @@ pub fn valid_hint(name: &str) -> Value {
 
 /// All of them.
 pub fn refusals() -> Vec<Refusal> {
-    [name_refusals(), source_refusals(), pod_refusals(), scaling_refusals(), schedule_refusals(), hint_refusals()]
-        .concat()
+    [
+        name_refusals(),
+        source_refusals(),
+        pod_refusals(),
+        override_refusals(),
+        scaling_refusals(),
+        schedule_refusals(),
+        hint_refusals(),
+    ]
+    .concat()
 }
 
 /// The manifest of a pool with one value set, its parents made if need be; `Null` takes the value away.
@@ -201,6 +223,38 @@ fn pod_refusals() -> Vec<Refusal> {
             "spec.otherAgents",
             "supported values: \"Ignore\", \"Count\"",
         ),
+    ]
+}
+
+fn override_refusals() -> Vec<Refusal> {
+    // The path is that of the field, below overrides.
+    let overrides = |name, pointer: &str, value: Value, path: &'static str, sentence| {
+        pool(name, &format!("/spec/overrides/{pointer}"), value, path, sentence)
+    };
+    let many: Vec<Value> = (0..101).map(|n| json!({ "name": format!("V{n}") })).collect();
+    let cpu = "spec.overrides.resources.requests.cpu";
+    vec![
+        overrides("image", "image", json!("two words"), "spec.overrides.image", rules::IMAGE.sentence),
+        overrides("empty image", "image", json!(""), "spec.overrides.image", rules::IMAGE.sentence),
+        overrides("amount", "resources/requests/cpu", json!("two"), cpu, rules::AMOUNT.sentence),
+        overrides("negative amount", "resources/requests/cpu", json!(-1), cpu, rules::AMOUNT.sentence),
+        overrides(
+            "variable twice",
+            "env",
+            json!([{ "name": "A" }, { "name": "A" }]),
+            "spec.overrides.env[1]",
+            "Duplicate value",
+        ),
+        overrides("many variables", "env", json!(many), "spec.overrides.env", "must have at most 100 items"),
+        overrides(
+            "account",
+            "serviceAccountName",
+            json!("Agents"),
+            "spec.overrides.serviceAccountName",
+            rules::OBJECT_NAME.sentence,
+        ),
+        overrides("prefix", "namePrefix", json!("-x"), "spec.overrides.namePrefix", rules::NAME_PREFIX.sentence),
+        overrides("patch", "podPatch", json!("x"), "spec.overrides.podPatch", "must be of type object"),
     ]
 }
 

@@ -145,6 +145,18 @@ pub(crate) const DEFINITION_CHOICE: Rule = rule!(
     "exactly one of podTemplateRef and template must say what the pods are",
     "set one of them",
 );
+pub(crate) const IMAGE: Rule =
+    rule!(r"self.matches('^[^\\s]+$')", "this is no image", "write it like registry.example.org/name:tag");
+pub(crate) const NAME_PREFIX: Rule = rule!(
+    "self.matches('^[A-Za-z0-9][A-Za-z0-9._-]*$')",
+    "this is no prefix of a name",
+    "use letters, digits and . _ - and begin with a letter or digit",
+);
+pub(crate) const AMOUNT: Rule = rule!(
+    "type(self) == int ? self >= 0 : self.matches('^[0-9]+([.][0-9]+)?(m|[kMGTPE]|[KMGTPE]i)?$')",
+    "this is no amount",
+    "write it like 2, 500m or 1Gi",
+);
 pub(crate) const TOKEN_CHOICE: Rule = rule!(
     "has(self.secretRef) != has(self.file)",
     "exactly one of secretRef and file must say where the agent token is",

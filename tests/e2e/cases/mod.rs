@@ -11,6 +11,7 @@ mod broken;
 mod chosen;
 mod compared;
 mod decay;
+mod definitions;
 mod disturbed;
 mod generations;
 mod ground;

@@ -186,6 +186,13 @@ impl Case {
         self.folder.join(format!("{identity}.log"))
     }
 
+    /// A kubeconfig of an administrator.
+    pub(crate) fn admin_kubeconfig(&self) -> PathBuf {
+        let path = self.folder.join("admin.kubeconfig");
+        self.access.write(&path);
+        path
+    }
+
     /// A kubeconfig with the token of the chart's account.
     pub(crate) fn kubeconfig(&self, identity: &str, server: &str) -> PathBuf {
         let path = self.folder.join(format!("{identity}.kubeconfig"));

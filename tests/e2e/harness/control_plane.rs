@@ -24,6 +24,11 @@ pub(crate) struct Access {
 }
 
 impl Access {
+    /// Writes an administrator's kubeconfig, for programs that read one.
+    pub(crate) fn write(&self, path: &Path) {
+        std::fs::write(path, serde_json::to_string(&self.kubeconfig).expect("JSON")).expect("a file");
+    }
+
     /// Each case makes its own client: a connection belongs to the runtime that opened it, and each case has its own.
     pub(crate) async fn client(&self) -> Client {
         let mut config = self.config().await;

@@ -4,6 +4,7 @@
 //! A pool with problems is not decided about: what it has is kept, nothing grows and nothing shrinks.
 
 mod check;
+mod overrides;
 mod scaling;
 mod schedule;
 
@@ -19,6 +20,8 @@ use self::check::Check;
 use crate::{
     AgentPool, AgentPoolSpec, FilledTemplate, Mode, OtherAgents, PAUSE_ANNOTATION, Problem, Token,
     agent_pool::{AGENTS_PER_POD_MAX, FILE_MAX, NAME_MAX, QUEUE_MAX, TAG_MAX, TAGS_MAX},
+    overrides::PodOverrides,
+    pod_fields::unknown_fields,
     rules,
 };
 
@@ -36,6 +39,8 @@ pub struct ValidPool {
     pub token: TokenSource,
     /// Where the pod definition is.
     pub template: TemplateSource,
+    /// What the pool changes of it.
+    pub overrides: PodOverrides,
     /// A Deployment to take over.
     pub adopt: Option<String>,
     /// The pods' grace period.
@@ -77,6 +82,7 @@ pub fn validate(pool: &AgentPool) -> Result<ValidPool, Vec<Problem>> {
     let tags = tags(&mut check, &spec.tags);
     let token = token(&mut check, &spec.token);
     let template = template(&mut check, spec);
+    let overrides = overrides::validate(&mut check, spec.overrides.as_ref());
     let adopt = spec.adopt.as_ref().map(|name| object_name(&mut check, "spec.adopt", name));
     let agents_per_pod = check.count("spec.agentsPerPod", spec.agents_per_pod, 1, AGENTS_PER_POD_MAX);
     let longest_job = check.span("spec.longestJob", &spec.longest_job, &rules::LONGEST_JOB);
@@ -107,6 +113,7 @@ pub fn validate(pool: &AgentPool) -> Result<ValidPool, Vec<Problem>> {
             queue: queue?,
             token: token?,
             template: template?,
+            overrides: overrides?,
             adopt: match adopt {
                 None => None,
                 Some(name) => Some(name?),
@@ -189,10 +196,15 @@ fn template(check: &mut Check, spec: &AgentPoolSpec) -> Option<TemplateSource> {
 }
 
 /// The definition lets anything through here. What no version of Kubernetes takes for a pod template is told now, and not
-/// when the first pods are to be made; what only we do not know is left to the API server.
+/// when the first pods are to be made; and so is a field that it does not have, which the API server would drop in silence.
 fn inline_template(check: &mut Check, template: &FilledTemplate) -> Option<TemplateSource> {
     match template.typed() {
-        Ok(_) => Some(TemplateSource::Inline(template.0.clone())),
+        Ok(_) => {
+            let unknown = unknown_fields(&template.0, "spec.template");
+            let is_known = unknown.is_empty();
+            check.problems.extend(unknown);
+            is_known.then(|| TemplateSource::Inline(template.0.clone()))
+        }
         Err(error) => {
             let path = match error.path().to_string().as_str() {
                 "." => "spec.template".to_owned(),

@@ -54,6 +54,7 @@ fn the_smallest_manifest_is_valid_and_means_what_the_design_says() {
         queue: "linux".to_owned(),
         token: TokenSource::Secret { name: "buildkite-agent-token".to_owned(), key: "token".to_owned() },
         template: TemplateSource::Reference("basic".to_owned()),
+        overrides: PodOverrides::default(),
         adopt: None,
         longest_job: Duration::from_hours(4),
         other_agents: OtherAgents::Ignore,
@@ -71,6 +72,7 @@ fn every_field_is_taken_over() {
     assert_eq!(valid.adopt.as_deref(), Some("old.agents-2"));
     assert_eq!(valid.longest_job, Duration::from_hours(168));
     assert_eq!(valid.other_agents, OtherAgents::Count);
+    assert_eq!(valid.overrides.pod_patch.map(|patch| patch.0["spec"]["priorityClassName"].clone()), Some(json!("ci")));
     let spec = valid.spec;
     assert_eq!(spec.tags.len(), 4);
     assert_eq!((spec.mode, spec.pause, spec.order), (spec::Mode::Observe, Pause::Down, -5));
@@ -196,7 +198,11 @@ fn what_no_kubernetes_takes_for_a_pod_template_is_a_problem_with_its_path() {
     let mut manifest = with_spec("template", json!({ "spec": { "containers": [{ "name": 1 }] } }));
     manifest["spec"].as_object_mut().unwrap().remove("podTemplateRef");
     assert_eq!(problems(manifest.clone())[0].path, "spec.template.spec.containers[0].name");
-    manifest["spec"]["template"] = json!({ "spec": { "containers": [], "fieldOfTomorrow": true } });
+    // Of a PodTemplate the API server has dropped it; here nobody has, and it would be lost on the way into a Deployment.
+    manifest["spec"]["template"] = json!({ "spec": { "containers": [], "nodeSelecter": {} } });
+    let told = problems(manifest.clone());
+    assert_eq!((told[0].path.as_str(), told[0].id), ("spec.template.spec.nodeSelecter", "unknown-field"));
+    manifest["spec"]["template"] = json!({ "spec": { "containers": [], "hostnameOverride": "newer" } });
     let valid = validated(manifest.clone()).unwrap();
     assert_eq!(valid.template, TemplateSource::Inline(manifest["spec"]["template"].clone()));
 }
