@@ -33,7 +33,7 @@ const CLUSTER: &str = "11111111-1111-4111-8111-111111111111";
 pub(crate) const QUEUE: &str = "linux";
 
 /// The image of pod-library/basic.yaml.
-const IMAGE: &str = "buildkite/agent:3.137.2";
+const IMAGE: &str = "buildkite/agent:3.137.2-ubuntu-24.04";
 
 /// An agent has a handler for SIGTERM so long after it has connected.
 const HANDLES_SIGNALS: SignedDuration = SignedDuration::from_millis(200);
