@@ -31,6 +31,8 @@ change_config() {
 configure_registries() {
   [[ $BUILDKITE_DOCKER_EXPERIMENTAL != true ]] || change_config '.experimental = "enabled"'
   [[ ${BUILDKITE_ECR_POLICY:-none} != none && $ECR_PLUGIN_ENABLED == 1 ]] || return 0
+  # A pipeline may do without.
+  [[ ${AWS_ECR_LOGIN:-true} =~ ^(on|1|true)$ ]] || return 0
   local accounts=() regions=() account region names
   names=${AWS_ECR_LOGIN_REGISTRY_IDS:-$(agent_value AWS_ECR_LOGIN_REGISTRY_IDS)}
   IFS=', ' read -r -a accounts <<<"$names"
