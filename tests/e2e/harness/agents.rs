@@ -19,7 +19,7 @@ use kitepool_world::{
 use serde_json::{Value, json};
 
 use super::{
-    Case, eventually,
+    Case, eventually, library,
     pools::DEFINITION,
     processes::is_alive,
     simulated_buildkite::{SECOND_TOKEN, TOKEN},
@@ -43,7 +43,7 @@ const HANDLES_SIGNALS: SignedDuration = SignedDuration::from_millis(200);
 const UNHANDLED: Ending = Ending::Exit(2);
 
 /// The binary of the real agent. Blocks for minutes where it was never built.
-fn binary() -> &'static Path {
+pub(crate) fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
         let script = super::control_plane::repository().join("tests/agent/build");
@@ -63,9 +63,8 @@ pub(crate) struct Agents<'a> {
     markers: PathBuf,
 }
 
-/// The definition of pod-library/basic.yaml for the nodes of a case, with a folder for the marks of jobs.
-fn definition(case: &Case, markers: &Path) -> Value {
-    let library = include_str!("../../../pod-library/basic.yaml");
+/// A definition of the pod library for the nodes of a case, with a folder for the marks of jobs.
+fn definition(case: &Case, markers: &Path, library: &str) -> Value {
     let mut definition: Value = serde_saphyr::from_str(library).expect("a definition");
     let mut template = definition["template"].take();
     let spec = &mut template["spec"];
@@ -98,10 +97,10 @@ impl<'a> Agents<'a> {
         std::fs::create_dir_all(&markers).expect("a folder");
         std::fs::set_permissions(&markers, PermissionsExt::from_mode(0o777)).expect("a folder of ours");
         let binary = tokio::task::spawn_blocking(binary).await.expect("the agent's binary");
-        let images = json!({ "images": {
-            IMAGE: { "entrypoint": [binary] },
-            "elsewhere/sleep": { "entrypoint": ["sleep"] },
-        } });
+        let mut images = library::images(binary);
+        images[IMAGE] = json!({ "entrypoint": [binary] });
+        images["elsewhere/sleep"] = json!({ "entrypoint": ["sleep"] });
+        let images = json!({ "images": images });
         let kubelet = case.process_kubelet(nodes, &images.to_string(), |_| {}).await;
         let agents = Self { case, world, serving, kubelet, markers };
         case.define(DEFINITION, agents.definition()).await;
@@ -110,7 +109,29 @@ impl<'a> Agents<'a> {
 
     /// The definition that the pools of the case have, to be changed.
     pub(crate) fn definition(&self) -> Value {
-        definition(self.case, &self.markers)
+        self.definition_of(include_str!("../../../pod-library/basic.yaml"))
+    }
+
+    /// Another one, by the text of its file.
+    pub(crate) fn definition_of(&self, library: &str) -> Value {
+        definition(self.case, &self.markers, library)
+    }
+
+    /// Submits a job with a command of its own.
+    pub(crate) fn submit_command(&self, command: &str) -> JobId {
+        self.world.with(|buildkite| {
+            let job = NewJob { command: Some(command.to_owned()), ..NewJob::new(CLUSTER, QUEUE, Duration::ZERO) };
+            buildkite.submit(job, buildkite.now())
+        })
+    }
+
+    /// Waits until a job has ended, and answers with its exit status.
+    pub(crate) async fn exit_status(&self, job: JobId, within: Duration) -> String {
+        eventually("the job ends", within, async || {
+            let record = self.record(job);
+            record.exit_status.filter(|_| record.end.is_some()).ok_or_else(|| record.state.to_string())
+        })
+        .await
     }
 
     /// Where the controller finds this Buildkite.
