@@ -1,7 +1,6 @@
 """The hooks of the services image, run by the real agent beside the distribution's Postgres, Redis and Memcached: services.py FOLDER
 
-A job leaves data in all of them, the next one looks for it. That the hooks are what empties them is shown too: without them, it finds
-what the first one left.
+A job leaves data in all of them and looks whether what it looks by can be found; the next one looks for the same.
 """
 
 import os

@@ -42,7 +42,8 @@ async fn library_basic_runs_three_real_jobs_one_after_the_other() {
         case.create_pool(with(pool(QUEUE), json!({ "spec": { "scaling": { "max": 1 } } }))).await;
         for number in 1..=3 {
             // Its root is the node's here, so what is tried is where it may write, and that its home is one of these places.
-            let job = agents.submit_command("set -eu; echo x >\"$HOME/x\"; echo x >/tmp/x; test \"$(id -u)\" = 1000; touch here");
+            let job = agents
+                .submit_command("set -eu; echo x >\"$HOME/x\"; echo x >/tmp/x; test \"$(id -u)\" = 1000; touch here");
             assert_eq!(agents.exit_status(job, JOB).await, "0", "job {number}");
         }
         case.reaches(QUEUE, 0, SHRINKS).await;
@@ -69,7 +70,8 @@ async fn library_services_are_new_for_each_of_three_real_jobs() {
             let job = agents.submit_command(LOOK_AND_LEAVE);
             assert_eq!(agents.exit_status(job, JOB).await, "0", "job {number} looks and leaves");
         }
-        let served: std::collections::BTreeSet<_> = agents.connections().into_iter().map(|agent| agent.hostname).collect();
+        let served: std::collections::BTreeSet<_> =
+            agents.connections().into_iter().map(|agent| agent.hostname).collect();
         assert_eq!(served.len(), 1, "one pod ran all three");
         case.change_pool(QUEUE, json!({ "spec": { "scaling": { "min": 0 } } })).await;
         case.reaches(QUEUE, 0, SHRINKS).await;
@@ -85,11 +87,14 @@ async fn library_dockerd_is_there_before_the_agent_and_outlives_its_last_job() {
         let agents = Agents::start(case, 1, |_| {}).await;
         let mut template = agents.definition_of(&library::elastic_ci_stack());
         library::furnish(case, &mut template, "elastic-ci-stack", binary());
+        // The account that comes with a role, and the nodes that are kept for such pods.
         template["spec"]["serviceAccountName"] = json!("buildkite-agent");
+        template["spec"]["nodeSelector"].as_object_mut().expect("a selector").remove("workloads");
         case.define(DEFINITION, template).await;
         let _replica = case.replica_against(&agents.endpoint()).await;
         case.create_pool(with(pool(QUEUE), json!({ "spec": { "scaling": { "max": 1 } } }))).await;
-        let job = agents.submit_command("docker ps && test -x \"$HOME/bin/buildkite-agent\" && ! touch \"$HOME/bin/x\"");
+        let job =
+            agents.submit_command("docker ps && test -x \"$HOME/bin/buildkite-agent\" && ! touch \"$HOME/bin/x\"");
         assert_eq!(agents.exit_status(job, JOB).await, "0");
         // It is still at work when its pod is taken away by somebody, and needs its daemon to the end.
         let last = agents.submit_command("sleep 5 && docker ps");
@@ -110,7 +115,10 @@ async fn library_dockerd_is_there_before_the_agent_and_outlives_its_last_job() {
         let is_signal = |what: &What| matches!(what, What::Signalled(15, _));
         assert!(moment("dockerd", &is_start) < moment("agent", &is_start), "{told:#?}");
         assert!(moment("agent", &is_signal) < moment("agent", &is_end), "{told:#?}");
-        assert!(moment("agent", &is_end) <= moment("dockerd", &is_signal), "the daemon is told when the agent is gone: {told:#?}");
+        assert!(
+            moment("agent", &is_end) <= moment("dockerd", &is_signal),
+            "the daemon is told when the agent is gone: {told:#?}"
+        );
         let ends = |container: &str| ledger.first(&pod, container, is_end).map(|entry| entry.what);
         assert_eq!(ends("agent"), Some(What::Ended(Ending::Exit(0))));
         assert_eq!(ends("dockerd"), Some(What::Ended(Ending::Exit(0))), "it stops by itself, and is not killed");

@@ -46,7 +46,8 @@ fn image(definition: &str, name: &str) -> String {
 pub(crate) fn services() -> String {
     let mut text = SERVICES.to_owned();
     // Held together, so that they are three.
-    let listeners = ["5432", "6379", "11211"].map(|port| (port, TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port")));
+    let listeners =
+        ["5432", "6379", "11211"].map(|port| (port, TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port")));
     for (port, listener) in &listeners {
         text = text.replace(port, &listener.local_addr().expect("an address").port().to_string());
     }
