@@ -16,7 +16,7 @@ const ELASTIC_CI_STACK: &str = include_str!("../../../pod-library/elastic-ci-sta
 
 /// Where a pod finds the agent's program, the folder of which its user may not be let into.
 const AGENT_FOLDER: &str = "/agent-program";
-/// Where a pod finds tests/pod_library.
+/// Where a pod finds `tests/pod_library`.
 const STAND_INS: &str = "/pod-library-tests";
 
 /// What stands for the images of the library: the programs of this machine, and what is there only in the place of others.
