@@ -83,6 +83,7 @@ func apiServerComponent(l layout, etcd, serving *reservation) component {
 		"--tls-private-key-file=" + l.servingKey(),
 		"--token-auth-file=" + l.tokens(),
 		"--authorization-mode=RBAC",
+		"--allow-privileged=true", // as every installer of clusters has it; Pod Security is what refuses privilege there
 		"--enable-admission-plugins=NodeRestriction",
 		"--service-account-issuer=https://kubernetes.default.svc",
 		"--service-account-key-file=" + l.serviceAccountKey(),

@@ -33,16 +33,18 @@ def _tag(loader, suffix, node):
 _Loader.add_multi_constructor("!", _tag)
 
 
-def read() -> dict:
+def read(path: Path = PATH) -> dict:
     """The template as it is written."""
-    return yaml.load(PATH.read_text(), _Loader)
+    return yaml.load(path.read_text(), _Loader)
 
 
 class Stack:
     """The template with parameters, and with ARNs for what it would make."""
 
+    path = PATH
+
     def __init__(self, **parameters: str):
-        self.template = read()
+        self.template = read(self.path)
         self.parameters = {name: value.get("Default") for name, value in self.template["Parameters"].items()}
         unknown = set(parameters) - set(self.parameters)
         if unknown:
@@ -105,7 +107,7 @@ class Stack:
         region, account = PSEUDO["AWS::Region"], PSEUDO["AWS::AccountId"]
         if attribute == "QueueName":
             return name
-        kinds = {"Rule": f"events:{region}:{account}:rule/{self.parameters['EventSourceName']}/{name}"}
+        kinds = {"Rule": f"events:{region}:{account}:rule/{self.parameters.get('EventSourceName')}/{name}"}
         kinds |= {"Role": f"iam::{account}:role/{name}"}
         return "arn:aws:" + kinds.get(name, f"sqs:{region}:{account}:{name}")
 

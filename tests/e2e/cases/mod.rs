@@ -24,6 +24,7 @@ mod kubelet;
 mod kubelet_ends;
 mod latency;
 mod leaders;
+mod library;
 mod limits;
 mod recorded;
 mod refusals;

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::{
-    Case, eventually,
+    Case, eventually, library,
     pools::DEFINITION,
     processes::is_alive,
     simulated_buildkite::{SECOND_TOKEN, TOKEN},
@@ -36,7 +36,7 @@ pub(crate) const QUEUE: &str = "linux";
 pub(crate) const AGENT: &str = "agent";
 
 /// The image of pod-library/basic.yaml.
-const IMAGE: &str = "buildkite/agent:3.137.2";
+const IMAGE: &str = "buildkite/agent:3.137.2-ubuntu-24.04";
 /// The name of its entrypoint there, and where it is found here.
 const ENTRYPOINT: &str = "/image/buildkite-agent-entrypoint";
 const PATH: &str = "/image:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -58,7 +58,7 @@ const UNHANDLED: Ending = Ending::Exit(2);
 const UNHANDLED_BEHIND_FIRST: Ending = Ending::Exit(143);
 
 /// The binary of the real agent. Blocks for minutes where it was never built.
-fn binary() -> &'static Path {
+pub(crate) fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| built("tests/agent/build"))
 }
@@ -87,9 +87,8 @@ pub(crate) struct Agents<'a> {
     markers: PathBuf,
 }
 
-/// The definition of pod-library/basic.yaml for the nodes of a case, with a folder for the marks of jobs.
-fn definition(case: &Case, markers: &Path) -> Value {
-    let library = include_str!("../../../pod-library/basic.yaml");
+/// A definition of the pod library for the nodes of a case, with a folder for the marks of jobs.
+fn definition(case: &Case, markers: &Path, library: &str) -> Value {
     let mut definition: Value = serde_saphyr::from_str(library).expect("a definition");
     let mut template = definition["template"].take();
     let spec = &mut template["spec"];
@@ -124,12 +123,12 @@ impl<'a> Agents<'a> {
         let binary = tokio::task::spawn_blocking(binary).await.expect("the agent's binary");
         let first = tokio::task::spawn_blocking(first_process).await.expect("the first process");
         let kitepool = json!({ "files": { "/kitepool-first": first } });
-        let images = json!({ "images": {
-            IMAGE: { "entrypoint": [binary], "files": { ENTRYPOINT: binary }, "env": { "PATH": PATH } },
-            FIRST_IMAGE: kitepool,
-            NEXT_FIRST_IMAGE: kitepool,
-            "elsewhere/sleep": { "entrypoint": ["sleep"] },
-        } });
+        let mut images = library::images(binary);
+        images[IMAGE] = json!({ "entrypoint": [binary], "files": { ENTRYPOINT: binary }, "env": { "PATH": PATH } });
+        images[FIRST_IMAGE] = kitepool.clone();
+        images[NEXT_FIRST_IMAGE] = kitepool;
+        images["elsewhere/sleep"] = json!({ "entrypoint": ["sleep"] });
+        let images = json!({ "images": images });
         let kubelet = case.process_kubelet(nodes, &images.to_string(), |_| {}).await;
         let agents = Self { case, world, serving, kubelet, markers };
         case.define(DEFINITION, agents.definition()).await;
@@ -138,7 +137,29 @@ impl<'a> Agents<'a> {
 
     /// The definition that the pools of the case have, to be changed.
     pub(crate) fn definition(&self) -> Value {
-        definition(self.case, &self.markers)
+        self.definition_of(include_str!("../../../pod-library/basic.yaml"))
+    }
+
+    /// Another one, by the text of its file.
+    pub(crate) fn definition_of(&self, library: &str) -> Value {
+        definition(self.case, &self.markers, library)
+    }
+
+    /// Submits a job with a command of its own.
+    pub(crate) fn submit_command(&self, command: &str) -> JobId {
+        self.world.with(|buildkite| {
+            let job = NewJob { command: Some(command.to_owned()), ..NewJob::new(CLUSTER, QUEUE, Duration::ZERO) };
+            buildkite.submit(job, buildkite.now())
+        })
+    }
+
+    /// Waits until a job has ended, and answers with its exit status.
+    pub(crate) async fn exit_status(&self, job: JobId, within: Duration) -> String {
+        eventually("the job ends", within, async || {
+            let record = self.record(job);
+            record.exit_status.filter(|_| record.end.is_some()).ok_or_else(|| record.state.to_string())
+        })
+        .await
     }
 
     /// Where the controller finds this Buildkite.

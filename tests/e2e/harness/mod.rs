@@ -11,6 +11,7 @@ pub(crate) mod disturbance;
 pub(crate) mod history;
 pub(crate) mod jobs_metric;
 pub(crate) mod kill_points;
+pub(crate) mod library;
 pub(crate) mod pools;
 pub(crate) mod processes;
 pub(crate) mod proxy;
