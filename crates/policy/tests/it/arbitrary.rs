@@ -155,8 +155,20 @@ fn wants(tape: &mut Tape) -> (Option<Pods>, Vec<Peak>) {
     (Some(Pods(newest)), peaks)
 }
 
+/// What the parts take at most, of numbers on a tape.
+mod lengths {
+    pub(super) const MEMORY: usize = 70;
+    pub(super) const HINTS: usize = 1 + 7 * 4;
+    const GENERATION: usize = 20;
+    const SPEC: usize = 50;
+    const READING: usize = 12;
+    const AROUND: usize = READING + HINTS + 3;
+    pub(super) const ONE: usize = GENERATION + MEMORY + SPEC + AROUND;
+    pub(super) const QUEUE: usize = 3 * (2 * GENERATION + MEMORY + SPEC) + AROUND;
+}
+
 pub(crate) fn memories() -> Made<Memory> {
-    made(memory)
+    made(lengths::MEMORY, memory)
 }
 
 fn memory(tape: &mut Tape) -> Memory {
@@ -241,7 +253,7 @@ fn pool(name_of: &str, generations: Vec<Generation>, wanted: Option<&str>, tape:
 }
 
 pub(crate) fn hints() -> Made<Vec<Hint>> {
-    made(|tape| tape.some(8, hint))
+    made(lengths::HINTS, |tape| tape.some(8, hint))
 }
 
 fn hint(tape: &mut Tape) -> Hint {
@@ -342,8 +354,9 @@ fn round(generation: &Generation, (calm, states, _, ages): Drawn) -> Option<Roun
 
 /// A queue at about `at(0)`.
 pub(crate) fn queues() -> Made<QueueObservation> {
-    made(|tape| {
-        let pools = (0..tape.below(4)).map(|number| {
+    made(lengths::QUEUE, |tape| {
+        let how_many = tape.any_of(&[1, 0, 1, 1, 2, 2, 3]);
+        let pools = (0..how_many).map(|number| {
             let generations = generations(tape);
             let wanted = tape.any_of(&[Some("a"), Some("b"), Some("c"), None]);
             pool(&format!("pool-{number}"), generations, wanted, tape)
@@ -355,7 +368,7 @@ pub(crate) fn queues() -> Made<QueueObservation> {
 
 /// What a queue with one pool of one generation looks like.
 pub(crate) fn queues_of_one() -> Made<QueueObservation> {
-    made(|tape| {
+    made(lengths::ONE, |tape| {
         let generations = vec![generation("a", tape)];
         let pools = vec![pool("pool", generations, Some("a"), tape)];
         queue_of(pools, tape)

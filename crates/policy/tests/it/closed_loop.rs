@@ -14,10 +14,10 @@ use crate::{
     world::{Happening, World},
 };
 
-/// Each case is a hundred ticks or several; three hundred cases make tens of thousands of decisions.
+/// Each case is a hundred ticks or several; two hundred cases make tens of thousands of decisions.
 fn lengthy() -> Config {
     let asked = Config::default();
-    Config { cases: (asked.cases / 30).max(300), ..thorough() }
+    Config { cases: (asked.cases / 30).max(200), ..thorough() }
 }
 
 fn happening() -> impl Strategy<Value = Happening> {
@@ -134,7 +134,7 @@ proptest! {
         prop_assert_eq!(violations(&world.history), []);
         prop_assert!(is_at_rest(&world), "{} jobs are left, {:#?}", world.unfinished(), world.history.ticks.last());
         let quiet = world.memories();
-        for _ in 0..50 {
+        for _ in 0..20 {
             world.pass(None);
             prop_assert_eq!(&quiet, &world.memories(), "while nothing happens, nothing is written");
         }
