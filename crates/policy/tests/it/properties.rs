@@ -91,7 +91,7 @@ fn growth(intent: &Intent) -> i64 {
     match intent {
         Intent::Create { replicas, .. } => replicas.0.into(),
         Intent::Scale { from, to, .. } => i64::from(to.0) - i64::from(from.0),
-        _ => 0,
+        Intent::Delete { .. } => 0,
     }
 }
 
