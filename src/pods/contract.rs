@@ -66,7 +66,7 @@ pub struct Addition {
 }
 
 /// All that is added.
-pub const ADDITIONS: [Addition; 14] = [
+pub const ADDITIONS: [Addition; 18] = [
     Addition {
         name: environment::TOKEN,
         path: "agent.env",
@@ -143,12 +143,35 @@ pub const ADDITIONS: [Addition; 14] = [
         reason: "the token as a file",
     },
     Addition {
-        name: "kitepool-first",
-        path: "agent.command",
-        value: "a first process before the command, an init container and a volume that bring it, and the secrets to pull its image \
-                with; where the controller was given `--first-image`, there is a command, and the annotation \
-                `kitepool.dev/second-signal` is not `Forward`",
+        name: "command",
+        path: "agent",
+        value: "the first process, before the definition's own command; where the controller was given `--first-image`, there is a \
+                command, and the annotation `kitepool.dev/second-signal` is not `Forward`",
         reason: "it lets one SIGTERM through to the agent; a second one, as from a kubelet that starts anew, would cancel the job",
+    },
+    Addition {
+        name: super::first::NAME,
+        path: "spec.initContainers",
+        value: "a container that copies the first process from Kitepool's image",
+        reason: "it is in no image of an agent",
+    },
+    Addition {
+        name: super::first::NAME,
+        path: "spec.volumes",
+        value: "an `emptyDir`",
+        reason: "where it is copied to",
+    },
+    Addition {
+        name: super::first::FOLDER,
+        path: "agent.volumeMounts",
+        value: "that volume, read-only",
+        reason: "where it is started from",
+    },
+    Addition {
+        name: "imagePullSecrets",
+        path: "spec",
+        value: "each `--first-pull-secret` of the controller",
+        reason: "Kitepool's image may need one",
     },
     Addition {
         name: "labels",

@@ -23,7 +23,7 @@ pub const FIRST_PROCESS_ANNOTATION: &str = "kitepool.dev/first-process";
 /// The name of the volume and of the container that fills it.
 pub(super) const NAME: &str = "kitepool-first";
 /// Where the volume is mounted.
-const FOLDER: &str = "/var/run/kitepool/first";
+pub(super) const FOLDER: &str = "/var/run/kitepool/first";
 /// The program in its image.
 const IN_IMAGE: &str = "/kitepool-first";
 

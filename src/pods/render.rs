@@ -303,6 +303,7 @@ mod tests {
             ("agent.env", "/spec/containers/0/env", "name"),
             ("agent.volumeMounts", "/spec/containers/0/volumeMounts", "mountPath"),
             ("spec.volumes", "/spec/volumes", "name"),
+            ("spec.initContainers", "/spec/initContainers", "name"),
         ];
         for (path, pointer, key) in lists {
             let more = &names(after, pointer, key) - &names(before, pointer, key);
@@ -314,14 +315,20 @@ mod tests {
             found.extend(more.into_iter().map(|name| (path.to_owned(), name)));
         }
         // The lists themselves.
-        found.retain(|(_, name)| !["env", "volumeMounts", "volumes"].contains(&name.as_str()));
+        found.retain(|(_, name)| !["env", "volumeMounts", "volumes", "initContainers"].contains(&name.as_str()));
+        let command = "/spec/containers/0/command";
+        if before.pointer(command) != after.pointer(command) {
+            found.insert(("agent".to_owned(), "command".to_owned()));
+        }
         found
     }
 
     #[test]
     fn the_table_names_what_is_added_and_nothing_else() {
-        let definition = json!({ "spec": { "containers": [{ "name": "agent" }] } });
-        let given = Overrides { endpoint: Some("http://127.0.0.1:1/v3".to_owned()), ..overrides() };
+        let definition = json!({ "spec": { "containers": [{ "name": "agent", "command": ["agent"] }] } });
+        let first = FirstImage { image: "kitepool:1".to_owned(), pull_secrets: vec!["registry".to_owned()] };
+        let endpoint = Some("http://127.0.0.1:1/v3".to_owned());
+        let given = Overrides { endpoint, first: Some(first), ..overrides() };
         let template = render(&definition, &given, "template").unwrap().template;
         let listed: BTreeSet<(String, String)> = crate::pods::contract::ADDITIONS
             .iter()
