@@ -135,8 +135,9 @@ async fn a_deleted_pool_takes_its_pods_along_with_one_deletion_each() {
         let deletions: Vec<String> =
             writes.iter().filter(|write| write.method == Method::DELETE).map(ToString::to_string).collect();
         assert!(deletions.len() <= 1, "the garbage collector deletes what the pool owns: {deletions:?}");
-        let again: Vec<String> =
-            writes.iter().filter(|write| write.path.contains("/linux")).map(ToString::to_string).collect();
+        // A sign on a pod that was told busy a moment before may still be on its way.
+        let is_made = |path: &str| path.contains("/linux") && !path.contains("/pods/");
+        let again: Vec<String> = writes.iter().filter(|write| is_made(&write.path)).map(ToString::to_string).collect();
         assert!(again.len() <= 1, "nothing of a deleted pool is made again: {again:?}");
     })
     .await;

@@ -79,7 +79,7 @@ pub(crate) fn furnish(case: &Case, template: &mut Value, hooks: &str, agent: &Pa
     let folders = [
         ("hooks", lay_out(case, hooks), "/etc/buildkite-agent"),
         ("agent-program", agent.parent().expect("a folder").to_owned(), AGENT_FOLDER),
-        ("stand-ins", repository().join("tests/pod_library"), STAND_INS),
+        ("stand-ins", stand_ins(case), STAND_INS),
     ];
     let spec = &mut template["spec"];
     for (name, place, target) in folders {
@@ -107,6 +107,14 @@ fn lay_out(case: &Case, image: &str) -> PathBuf {
     if own.exists() {
         copy(&own, &place.join("lib"));
     }
+    place
+}
+
+/// What stands in for programs that a container would have. A copy, since a node does not see every folder of this machine.
+fn stand_ins(case: &Case) -> PathBuf {
+    let (tests, place) = (repository().join("tests/pod_library"), case.folder().join("pod-library-tests"));
+    copy(&tests.join("stand-ins"), &place.join("stand-ins"));
+    std::fs::copy(tests.join("simulated_docker.py"), place.join("simulated_docker.py")).expect("a copy");
     place
 }
 
