@@ -1,0 +1,162 @@
+//! Looks at the pod until its job has ended, tells what is new, and passes the job's log on.
+
+use std::{collections::BTreeSet, io, time::Duration};
+
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{LOOK_EVERY, tell, told};
+use crate::{
+    clock::Clock,
+    cluster::{
+        client::chain,
+        error::Error,
+        hindrance::{Failure, Hindrance},
+        trial::{Sight, State, Trial},
+    },
+    pods::contract::AGENT_CONTAINER,
+};
+
+/// What the kubelet fails at for so long, it goes on failing at: a registry or a volume that was away for a moment is back by then.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The last lines of a job that has ended are on their way for no longer.
+const LOG_REST: Duration = Duration::from_secs(10);
+
+/// A message that changes with every look is told no more often.
+const LINES_MAX: usize = 1_000;
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// The job passed.
+    Passed,
+    /// It did not, and this is why.
+    Failed(String),
+    /// A person did not want to wait.
+    Stopped(String),
+}
+
+/// One pod that is followed.
+pub(super) struct Follow<'a> {
+    trial: &'a Trial,
+    name: &'a str,
+    clock: &'a Clock,
+    deadline: Instant,
+    last: Option<Sight>,
+    told: BTreeSet<String>,
+    /// What it fails at, and when it would have failed at it for too long.
+    failing: Option<(&'static str, Instant)>,
+    log: Option<JoinHandle<Result<(), Error>>>,
+}
+
+impl<'a> Follow<'a> {
+    pub(super) const fn new(trial: &'a Trial, name: &'a str, clock: &'a Clock, deadline: Instant) -> Self {
+        Self { trial, name, clock, deadline, last: None, told: BTreeSet::new(), failing: None, log: None }
+    }
+
+    /// What was seen last.
+    pub(super) const fn last(&self) -> Option<&Sight> {
+        self.last.as_ref()
+    }
+
+    /// Until the job has ended, or there is no use in waiting.
+    pub(super) async fn until_the_end(&mut self, stop: &CancellationToken) -> Outcome {
+        let deadline = self.deadline;
+        let outcome = tokio::select! {
+            biased;
+            () = stop.cancelled() => Outcome::Stopped("you stopped it".to_owned()),
+            outcome = self.look_until_it_ends() => outcome,
+            () = sleep_until(deadline) => Outcome::Failed(format!(
+                "the deadline is over: {}; raise --deadline if that was to be expected",
+                self.last.as_ref().map_or_else(|| "the pod was never seen".to_owned(), told::waits_for)
+            )),
+        };
+        self.end_log(&outcome).await;
+        outcome
+    }
+
+    async fn look_until_it_ends(&mut self) -> Outcome {
+        loop {
+            match self.trial.look(self.name).await {
+                Ok(None) => return Outcome::Failed("somebody else deleted the pod".to_owned()),
+                Ok(Some(sight)) => {
+                    let outcome = self.see(&sight);
+                    self.last = Some(sight);
+                    if let Some(outcome) = outcome {
+                        return outcome;
+                    }
+                }
+                Err(error) => {
+                    let text = chain(&error);
+                    if error.refusal().is_some() {
+                        return Outcome::Failed(format!("the pod cannot be seen: {text}"));
+                    }
+                    self.tell_once(format!("the pod cannot be seen at the moment: {text}"));
+                }
+            }
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Answers once there is an end.
+    fn see(&mut self, sight: &Sight) -> Option<Outcome> {
+        for line in told::lines(sight) {
+            self.tell_once(line);
+        }
+        match sight.agent().map(|agent| &agent.state) {
+            Some(State::Ended { code, reason }) => {
+                self.start_log();
+                return Some(if *code == 0 { Outcome::Passed } else { Outcome::Failed(told::end(*code, reason)) });
+            }
+            Some(State::Runs { .. }) => self.start_log(),
+            Some(State::Waits) | None => {}
+        }
+        if let Some(why) = &sight.over {
+            return Some(Outcome::Failed(format!("the pod ended before its job did: {why}")));
+        }
+        self.fails_for_good(sight.hindrance.as_ref()).map(Outcome::Failed)
+    }
+
+    fn fails_for_good(&mut self, hindrance: Option<&Hindrance>) -> Option<String> {
+        let Some(Hindrance::Failing(Failure { word, message })) = hindrance else {
+            self.failing = None;
+            return None;
+        };
+        let now = self.clock.mono();
+        let given_up = match self.failing {
+            Some((known, given_up)) if known == *word => given_up,
+            _ => now + PATIENCE,
+        };
+        self.failing = Some((word, given_up));
+        (now >= given_up).then(|| format!("{word}: {message}; {}", told::remedy(word)))
+    }
+
+    fn tell_once(&mut self, line: String) {
+        if self.told.len() < LINES_MAX && !self.told.contains(&line) {
+            tell(&line);
+            self.told.insert(line);
+        }
+    }
+
+    fn start_log(&mut self) {
+        if self.log.is_some() {
+            return;
+        }
+        let (trial, name) = (self.trial.clone(), self.name.to_owned());
+        self.log = Some(tokio::spawn(async move { trial.copy_log(&name, AGENT_CONTAINER, &mut io::stdout()).await }));
+    }
+
+    async fn end_log(&mut self, outcome: &Outcome) {
+        let Some(mut log) = self.log.take() else { return };
+        let rest = if matches!(outcome, Outcome::Stopped(_)) { Duration::ZERO } else { LOG_REST };
+        match timeout(rest, &mut log).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => tell(&format!("the job's log cannot be read: {}", chain(&error))),
+            Ok(Err(_)) | Err(_) => log.abort(),
+        }
+    }
+}
