@@ -5,17 +5,31 @@ set -eu
 
 agent=$(readlink "/proc/$PPID/exe")
 
+# defined NAME: what the definition, or the image, says. Not what this shell has: the process that stands for the agent was itself
+# told of other folders.
+defined() {
+  # One variable on each line, also one of many lines.
+  tr '\n\0' ' \n' <"/proc/$PPID/environ" | sed -n "s/^$1=//p" | tail -n 1
+}
+
 # from_file NAME: what `start` would read from its configuration file and hand on.
 from_file() {
-  for file in "${BUILDKITE_AGENT_CONFIG:-}" "${HOME:-}/.buildkite-agent/buildkite-agent.cfg" /etc/buildkite-agent/buildkite-agent.cfg; do
+  for file in "$(defined BUILDKITE_AGENT_CONFIG)" "${HOME:-}/.buildkite-agent/buildkite-agent.cfg" /etc/buildkite-agent/buildkite-agent.cfg; do
     [ -r "$file" ] || continue
     sed -n "s/^[[:space:]]*$1[[:space:]]*=[[:space:]]*\"\{0,1\}\([^\"]*\)\"\{0,1\}[[:space:]]*\$/\1/p" "$file" | tail -n 1
     return 0
   done
 }
-BUILDKITE_BUILD_PATH=${BUILDKITE_BUILD_PATH:-$(from_file build-path)}
-BUILDKITE_HOOKS_PATH=${BUILDKITE_HOOKS_PATH:-$(from_file hooks-path)}
-BUILDKITE_PLUGINS_PATH=${BUILDKITE_PLUGINS_PATH:-$(from_file plugins-path)}
+
+# setting VARIABLE NAME
+setting() {
+  value=$(defined "$1")
+  [ -n "$value" ] || value=$(from_file "$2")
+  echo "$value"
+}
+BUILDKITE_BUILD_PATH=$(setting BUILDKITE_BUILD_PATH build-path)
+BUILDKITE_HOOKS_PATH=$(setting BUILDKITE_HOOKS_PATH hooks-path)
+BUILDKITE_PLUGINS_PATH=$(setting BUILDKITE_PLUGINS_PATH plugins-path)
 if [ -z "$BUILDKITE_BUILD_PATH" ]; then
   echo "the definition says nowhere where builds are; set BUILDKITE_BUILD_PATH of container agent" >&2
   exit 1
@@ -23,7 +37,8 @@ fi
 
 # No settings of the job: what `start` takes from its environment for itself.
 unset BUILDKITE_AGENT_TOKEN BUILDKITE_AGENT_TAGS BUILDKITE_AGENT_META_DATA BUILDKITE_AGENT_QUEUE BUILDKITE_AGENT_SPAWN \
-  BUILDKITE_AGENT_HEALTH_CHECK_ADDR BUILDKITE_AGENT_CONFIG BUILDKITE_AGENT_JOB_API_SOCKET BUILDKITE_AGENT_JOB_API_TOKEN
+  BUILDKITE_AGENT_HEALTH_CHECK_ADDR BUILDKITE_AGENT_CONFIG BUILDKITE_AGENT_JOB_API_SOCKET BUILDKITE_AGENT_JOB_API_TOKEN \
+  BUILDKITE_BUILD_CHECKOUT_PATH
 
 # Hooks tell by its age what is older than the job.
 BUILDKITE_ENV_FILE=$(mktemp)
@@ -36,6 +51,7 @@ export BUILDKITE_ORGANIZATION_SLUG=kitepool BUILDKITE_PIPELINE_SLUG=kitepool-che
 export BUILDKITE_REPO=none BUILDKITE_COMMIT=HEAD BUILDKITE_BRANCH=main BUILDKITE_SKIP_CHECKOUT=true
 export BUILDKITE_COMMAND="$KITEPOOL_CHECK_COMMAND"
 
+unset KITEPOOL_CHECK_AGENT
 # The folder that this began in may be one that hooks clear.
 cd /
 exec "$agent" bootstrap

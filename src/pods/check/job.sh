@@ -17,10 +17,14 @@ if [ -n "${DOCKER_HOST:-}" ] || [ -S /var/run/docker.sock ]; then
   found=daemon
   docker version
   docker compose version || echo "there is no compose here"
+  docker buildx version || echo "there is no buildx here"
   if [ -n "$image" ]; then
     docker run --rm "$image"
-    echo "$dockerfile" | docker build --tag "$BUILDKITE_JOB_ID" -
-    docker image rm "$BUILDKITE_JOB_ID"
+    # Where there is another builder, an image would be nothing to this daemon.
+    if [ -z "${BUILDX_BUILDER:-}" ]; then
+      echo "$dockerfile" | docker build --tag "$BUILDKITE_JOB_ID" -
+      docker image rm "$BUILDKITE_JOB_ID"
+    fi
   fi
 fi
 

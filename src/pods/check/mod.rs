@@ -196,6 +196,8 @@ fn replaced_in_script(script: &mut String) -> Option<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn owner() -> Owner {
@@ -329,5 +331,39 @@ mod tests {
             let made = made(&template, &job());
             assert!(made.left_out.is_empty(), "{}: {:?}", entry.name, made.left_out);
         }
+    }
+
+    /// What the job of our own asks a docker that only writes down how it was called, and how the job ends.
+    fn asked_of_docker(environment: &[(&str, &str)]) -> (String, bool) {
+        let folder = tempfile::tempdir().unwrap();
+        let docker = folder.path().join("docker");
+        std::fs::write(&docker, "#!/bin/sh\necho \"$*\" >>\"${0%/*}/calls\"\n").unwrap();
+        std::fs::set_permissions(&docker, PermissionsExt::from_mode(0o755)).unwrap();
+        let mut job = std::process::Command::new("/bin/sh");
+        job.args(["-c", JOB_SCRIPT]).current_dir(&folder).env_clear().envs(environment.iter().copied());
+        job.env("PATH", format!("{}:/usr/bin:/bin", folder.path().display())).env("BUILDKITE_JOB_ID", "linux-check-1");
+        let ended = job.output().unwrap();
+        (std::fs::read_to_string(folder.path().join("calls")).unwrap_or_default(), ended.status.success())
+    }
+
+    #[test]
+    fn the_job_of_our_own_asks_of_docker_what_there_is_and_what_it_was_told() {
+        let (daemon, builder) = (("DOCKER_HOST", "unix:///d"), ("BUILDX_BUILDER", "kitepool"));
+        let image = ("KITEPOOL_CHECK_IMAGE", "busybox:1");
+        let versions = "version\ncompose version\nbuildx version\n";
+        let run = "run --rm busybox:1\n";
+        let build = "build --tag linux-check-1 -\nimage rm linux-check-1\n";
+        let buildkit = "buildx inspect --bootstrap\n";
+        let on_buildkit = "buildx inspect --bootstrap\nbuildx build -\n";
+        for (environment, expected) in [
+            (&[daemon][..], versions.to_owned()),
+            (&[daemon, image], format!("{versions}{run}{build}")),
+            (&[daemon, builder, image], format!("{versions}{run}{on_buildkit}")),
+            (&[builder], buildkit.to_owned()),
+            (&[builder, image], on_buildkit.to_owned()),
+        ] {
+            assert_eq!(asked_of_docker(environment), (expected, true), "{environment:?}");
+        }
+        assert_eq!(asked_of_docker(&[image]), (String::new(), false), "an image, and nothing that could run it");
     }
 }
