@@ -5,7 +5,7 @@
 
 use std::{
     fs::File,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus},
     time::Duration,
 };
@@ -20,6 +20,7 @@ use crate::harness::{
     eventually, library,
     pools::{DEFINITION, pool, with},
     processes::process_case,
+    proxy::Proxy,
 };
 
 const DEADLINE: Duration = Duration::from_mins(5);
@@ -35,10 +36,14 @@ struct Check {
 impl Check {
     /// As an administrator of the cluster runs it.
     fn start(case: &Case, more: &[&str]) -> Self {
+        Self::start_as(case, &case.admin_kubeconfig(), more)
+    }
+
+    fn start_as(case: &Case, kubeconfig: &Path, more: &[&str]) -> Self {
         let said = case.folder().join("check.log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_kitepool"));
         command.args(["check", "--live", QUEUE, "--namespace", &case.namespace]).args(more);
-        command.env_clear().env("KUBECONFIG", case.admin_kubeconfig()).stderr(File::create(&said).expect("a file"));
+        command.env_clear().env("KUBECONFIG", kubeconfig).stderr(File::create(&said).expect("a file"));
         Self { child: command.spawn().expect("it can be run"), said }
     }
 
@@ -126,6 +131,14 @@ async fn a_live_check_that_hangs_is_told_why_or_stopped_and_leaves_no_pod() {
         let (code, said) = check(case, &["--command", "sleep 300", "--deadline", "10s"]).await;
         assert_eq!(code, Some(1));
         assert!(said.contains("not passed: the deadline is over: the job has not ended"), "{said}");
+
+        // Somebody who may see pools and make no pods: the controller itself.
+        let proxy = Proxy::start(&case.access).await;
+        let theirs = case.kubeconfig("check", &format!("http://{}", proxy.address));
+        let (status, said) = Check::start_as(case, &theirs, &[]).ends().await;
+        assert_eq!(status.code(), Some(1), "{said}");
+        assert!(said.contains("you may not see whether buildkite-agent-token exists"), "{said}");
+        assert!(said.contains("cannot create resource") && said.contains("get of pods/log"), "{said}");
 
         case.change_pool(QUEUE, json!({ "spec": { "overrides": { "image": "elsewhere/no-such-image:1" } } })).await;
         let (code, said) = check(case, &[]).await;
