@@ -108,9 +108,17 @@ impl Trial {
         }
     }
 
-    /// Writes a container's log from its beginning, for as long as the container runs.
-    pub async fn copy_log(&self, name: &str, container: &str, to: &mut impl Write) -> Result<(), Error> {
-        let parameters = LogParams { container: Some(container.to_owned()), follow: true, ..LogParams::default() };
+    /// Writes a container's log as it comes: all of it, or from so many seconds ago. Ends with the container, or where the way to
+    /// it breaks off.
+    pub async fn copy_log(
+        &self,
+        name: &str,
+        container: &str,
+        since_seconds: Option<i64>,
+        to: &mut impl Write,
+    ) -> Result<(), Error> {
+        let container = Some(container.to_owned());
+        let parameters = LogParams { container, follow: true, since_seconds, ..LogParams::default() };
         let log = within(self.pods.log_stream(name, &parameters)).await?;
         copy(log, to).await.map_err(|error| Error::Transport(kube::Error::ReadEvents(error)))
     }
@@ -128,16 +136,17 @@ impl Trial {
     }
 }
 
+/// Fails where nothing can be written any more.
 async fn copy(log: impl AsyncRead, to: &mut impl Write) -> std::io::Result<()> {
     let mut log = std::pin::pin!(log);
     let mut buffer = vec![0; LOG_BUFFER_BYTES];
-    loop {
-        let read = log.read(&mut buffer).await?;
+    while let Ok(read) = log.read(&mut buffer).await {
         match buffer.get(..read) {
             Some(bytes) if !bytes.is_empty() => to.write_all(bytes)?,
-            _ => return to.flush(),
+            _ => break,
         }
     }
+    to.flush()
 }
 
 async fn within<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
@@ -255,7 +264,7 @@ mod tests {
 
         let trial = Trial::new(plain(&server.uri()).unwrap(), "ci").unwrap();
         let mut copied = Vec::new();
-        trial.copy_log("p", "agent", &mut copied).await.unwrap();
+        trial.copy_log("p", "agent", None, &mut copied).await.unwrap();
         assert_eq!(copied, b"one\ntwo\n");
         trial.delete("p", Some("u")).await.expect("one that is gone counts as deleted");
     }

@@ -26,6 +26,13 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The last lines of a job that has ended are on their way for no longer.
 const LOG_REST: Duration = Duration::from_secs(10);
 
+/// A log that ends has either ended with its container, which is known so much later at the latest, or broken off, as where something
+/// on the way ends what is silent for minutes.
+const ENDS_KNOWN_AFTER: Duration = Duration::from_secs(5);
+
+/// From where a log that broke off goes on: a line may come twice, and none is lost.
+const LOG_AGAIN_SECONDS: i64 = 8;
+
 /// A message that changes with every look is told no more often.
 const LINES_MAX: usize = 1_000;
 
@@ -51,11 +58,23 @@ pub(super) struct Follow<'a> {
     /// What it fails at, and when it would have failed at it for too long.
     failing: Option<(&'static str, Instant)>,
     log: Option<JoinHandle<Result<(), Error>>>,
+    /// Cancelled when the job has ended.
+    ended: CancellationToken,
 }
 
 impl<'a> Follow<'a> {
-    pub(super) const fn new(trial: &'a Trial, name: &'a str, clock: &'a Clock, deadline: Instant) -> Self {
-        Self { trial, name, clock, deadline, last: None, told: BTreeSet::new(), failing: None, log: None }
+    pub(super) fn new(trial: &'a Trial, name: &'a str, clock: &'a Clock, deadline: Instant) -> Self {
+        Self {
+            trial,
+            name,
+            clock,
+            deadline,
+            last: None,
+            told: BTreeSet::new(),
+            failing: None,
+            log: None,
+            ended: CancellationToken::new(),
+        }
     }
 
     /// What was seen last.
@@ -75,7 +94,7 @@ impl<'a> Follow<'a> {
                 self.last.as_ref().map_or_else(|| "the pod was never seen".to_owned(), told::waits_for)
             )),
         };
-        self.end_log(&outcome).await;
+        self.end_log().await;
         outcome
     }
 
@@ -147,16 +166,35 @@ impl<'a> Follow<'a> {
             return;
         }
         let (trial, name) = (self.trial.clone(), self.name.to_owned());
-        self.log = Some(tokio::spawn(async move { trial.copy_log(&name, AGENT_CONTAINER, &mut io::stdout()).await }));
+        self.log = Some(tokio::spawn(pass_log_on(trial, name, self.ended.clone())));
     }
 
-    async fn end_log(&mut self, outcome: &Outcome) {
+    async fn end_log(&mut self) {
         let Some(mut log) = self.log.take() else { return };
-        let rest = if matches!(outcome, Outcome::Stopped(_)) { Duration::ZERO } else { LOG_REST };
+        self.ended.cancel();
+        let agent = self.last.as_ref().and_then(Sight::agent);
+        let has_ended = agent.is_some_and(|agent| matches!(agent.state, State::Ended { .. }));
+        // A log that goes on has no rest.
+        let rest = if has_ended { LOG_REST } else { Duration::ZERO };
         match timeout(rest, &mut log).await {
             Ok(Ok(Ok(()))) => {}
             Ok(Ok(Err(error))) => tell(&format!("the job's log cannot be read: {}", chain(&error))),
             Ok(Err(_)) | Err(_) => log.abort(),
         }
+    }
+}
+
+/// Until the job has ended and all that it said is passed on.
+async fn pass_log_on(trial: Trial, name: String, ended: CancellationToken) -> Result<(), Error> {
+    let mut since = None;
+    loop {
+        trial.copy_log(&name, AGENT_CONTAINER, since, &mut io::stdout()).await?;
+        if timeout(ENDS_KNOWN_AFTER, ended.cancelled()).await.is_ok() {
+            return Ok(());
+        }
+        if since.is_none() {
+            tell("the job's log broke off and goes on here, maybe with some lines once more");
+        }
+        since = Some(LOG_AGAIN_SECONDS);
     }
 }

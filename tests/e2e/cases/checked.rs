@@ -1,7 +1,5 @@
 //! `kitepool check --live`: one pod on the real API server, in which the real agent's bootstrap runs one job, and which is gone
 //! afterwards, whatever became of the job.
-//!
-//! The kubelet of these cases serves no logs, so what a job says is read from its container's own output.
 
 use std::{
     fs::File,
@@ -10,7 +8,11 @@ use std::{
     time::Duration,
 };
 
-use kube::api::ListParams;
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use kube::{
+    Api,
+    api::{ListParams, PostParams},
+};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -30,6 +32,9 @@ const CHECK: Duration = Duration::from_mins(1);
 /// The command on its way.
 struct Check {
     child: Child,
+    /// Its standard output.
+    job: PathBuf,
+    /// Its standard error.
     said: PathBuf,
 }
 
@@ -40,11 +45,12 @@ impl Check {
     }
 
     fn start_as(case: &Case, kubeconfig: &Path, more: &[&str]) -> Self {
-        let said = case.folder().join("check.log");
+        let (job, said) = (case.folder().join("check.out"), case.folder().join("check.log"));
         let mut command = Command::new(env!("CARGO_BIN_EXE_kitepool"));
         command.args(["check", "--live", QUEUE, "--namespace", &case.namespace]).args(more);
-        command.env_clear().env("KUBECONFIG", kubeconfig).stderr(File::create(&said).expect("a file"));
-        Self { child: command.spawn().expect("it can be run"), said }
+        command.env_clear().env("KUBECONFIG", kubeconfig).stdout(File::create(&job).expect("a file"));
+        command.stderr(File::create(&said).expect("a file"));
+        Self { child: command.spawn().expect("it can be run"), job, said }
     }
 
     /// What it said on standard error so far.
@@ -52,10 +58,10 @@ impl Check {
         std::fs::read_to_string(&self.said).unwrap_or_default()
     }
 
-    async fn says(&self, what: &str) {
-        eventually(&format!("it says {what:?}"), CHECK, async || {
-            let said = self.said();
-            if said.contains(what) { Ok(()) } else { Err(said) }
+    async fn passes_on(&self, what: &str) {
+        eventually(&format!("the job is heard to say {what:?}"), CHECK, async || {
+            let job = std::fs::read_to_string(&self.job).unwrap_or_default();
+            if job.contains(what) { Ok(()) } else { Err(job) }
         })
         .await;
     }
@@ -80,6 +86,29 @@ async fn check(case: &Case, more: &[&str]) -> (Option<i32>, String) {
     (status.code(), said)
 }
 
+/// Its account has the token that a person here has; what it may do otherwise is less than a check takes.
+async fn let_the_controller_see_what_people_see(case: &Case) {
+    let role: Role = serde_json::from_value(json!({
+        "metadata": { "name": "sees" },
+        "rules": [
+            { "apiGroups": ["kitepool.dev"], "resources": ["agentpools"], "verbs": ["get"] },
+            { "apiGroups": [""], "resources": ["podtemplates"], "verbs": ["get"] },
+            { "apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["list"] },
+        ],
+    }))
+    .expect("a role");
+    let binding: RoleBinding = serde_json::from_value(json!({
+        "metadata": { "name": "sees" },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "sees" },
+        "subjects": [{ "kind": "ServiceAccount", "name": "kitepool", "namespace": case.namespace }],
+    }))
+    .expect("a binding");
+    let (roles, bindings): (Api<Role>, Api<RoleBinding>) =
+        (Api::namespaced(case.admin.clone(), &case.namespace), Api::namespaced(case.admin.clone(), &case.namespace));
+    roles.create(&PostParams::default(), &role).await.expect("a role of ours");
+    bindings.create(&PostParams::default(), &binding).await.expect("a binding of ours");
+}
+
 fn pool_of_one() -> Value {
     with(pool(QUEUE), json!({ "spec": { "scaling": { "max": 1 } } }))
 }
@@ -93,7 +122,12 @@ async fn a_live_check_of_basic_tells_a_job_that_passes_from_one_that_does_not() 
         // Somebody else's, for which there is no agent: no controller runs here.
         let others = agents.submit(1, 0)[0];
 
-        assert_eq!(check(case, &[]).await.0, Some(0), "the job of its own");
+        let _logs = case.serve_logs().await;
+        let (code, said) = check(case, &[]).await;
+        assert_eq!(code, Some(0), "{said}");
+        let job = std::fs::read_to_string(case.folder().join("check.out")).expect("a file");
+        assert!(job.contains("user: uid=1000") && job.contains("builds: /workspace/builds/linux-check-"), "{job}");
+        assert!(!said.contains("broke off") && !said.contains("cannot be read"), "{said}");
         let command = "set -eu; test \"$(id -u)\" = 1000; test \"$BUILDKITE_AGENT_META_DATA_QUEUE\" = linux; touch here \"$HOME/x\"
             test -z \"${BUILDKITE_AGENT_TOKEN:-}\"; test -r /var/run/kitepool/token/token
             echo \"$PWD $(echo of) $BUILDKITE_JOB_ID\" >/markers/checked";
@@ -119,9 +153,11 @@ async fn a_live_check_that_hangs_is_told_why_or_stopped_and_leaves_no_pod() {
     process_case("check-hangs", 1, DEADLINE, async |case| {
         let _agents = Agents::start(case, 1, |_| {}).await;
         case.create_pool(pool_of_one()).await;
+        let_the_controller_see_what_people_see(case).await;
 
-        let stopped = Check::start(case, &["--command", "sleep 300"]);
-        stopped.says("container agent runs").await;
+        let _logs = case.serve_logs().await;
+        let stopped = Check::start(case, &["--command", "echo It has $((40 + 2)).; sleep 300"]);
+        stopped.passes_on("It has 42.").await;
         let pid = Pid::from_child(&stopped.child);
         kill_process(pid, Signal::INT).expect("it runs");
         let (status, said) = stopped.ends().await;
@@ -132,7 +168,7 @@ async fn a_live_check_that_hangs_is_told_why_or_stopped_and_leaves_no_pod() {
         assert_eq!(code, Some(1));
         assert!(said.contains("not passed: the deadline is over: the job has not ended"), "{said}");
 
-        // Somebody who may see pools and make no pods: the controller itself.
+        // Somebody who may see pools and make no pods.
         let proxy = Proxy::start(&case.access).await;
         let theirs = case.kubeconfig("check", &format!("http://{}", proxy.address));
         let (status, said) = Check::start_as(case, &theirs, &[]).ends().await;
@@ -178,7 +214,10 @@ async fn a_live_check_of_the_elastic_ci_stack_runs_its_hooks_beside_its_daemon()
         let mark = std::fs::read_to_string(case.folder().join("markers/checked")).expect("the command ran in the pod");
         assert_eq!(mark, "kitepool\n");
         assert_eq!(agents.connections().len(), 0, "nothing registered at Buildkite");
-        assert_eq!(check(case, &[]).await.0, Some(0), "the job of its own asks the daemon for its version");
+        let _logs = case.serve_logs().await;
+        assert_eq!(check(case, &[]).await.0, Some(0), "the job of its own");
+        let job = std::fs::read_to_string(case.folder().join("check.out")).expect("a file");
+        assert!(job.contains("20.10.24"), "it asks the simulated daemon for its version: {job}");
     })
     .await;
 }
