@@ -55,8 +55,8 @@ pub(super) struct Follow<'a> {
     deadline: Instant,
     last: Option<Sight>,
     told: BTreeSet<String>,
-    /// What it fails at, and when it would have failed at it for too long.
-    failing: Option<(&'static str, Instant)>,
+    /// What it fails at, as it was first told, and when it would have failed at it for too long.
+    failing: Option<(Failure, Instant)>,
     log: Option<JoinHandle<Result<(), Error>>>,
     /// Cancelled when the job has ended.
     ended: CancellationToken,
@@ -141,17 +141,18 @@ impl<'a> Follow<'a> {
     }
 
     fn fails_for_good(&mut self, hindrance: Option<&Hindrance>) -> Option<String> {
-        let Some(Hindrance::Failing(Failure { word, message })) = hindrance else {
+        let Some(Hindrance::Failing(failure)) = hindrance else {
             self.failing = None;
             return None;
         };
         let now = self.clock.mono();
-        let given_up = match self.failing {
-            Some((known, given_up)) if known == *word => given_up,
-            _ => now + PATIENCE,
-        };
-        self.failing = Some((word, given_up));
-        (now >= given_up).then(|| format!("{word}: {message}; {}", told::remedy(word)))
+        // The first message says what is wrong, later ones how long the kubelet waits until it tries again.
+        let known = self.failing.take().filter(|(known, _)| known.word == failure.word);
+        let (first, given_up) = known.unwrap_or_else(|| (failure.clone(), now + PATIENCE));
+        let Failure { word, message } = &first;
+        let why = (now >= given_up).then(|| format!("{word}: {message}; {}", told::remedy(word)));
+        self.failing = Some((first, given_up));
+        why
     }
 
     fn tell_once(&mut self, line: String) {

@@ -123,18 +123,18 @@ async fn look_for_what_it_needs(library: &Library, pool: &str, found: &Found) ->
     let mut missing = Vec::new();
     for reference in needed(found.planned.template(), "template") {
         let name = &reference.name;
-        let exists = match reference.kind {
-            Kind::Secret => library.has_secret(name).await,
-            Kind::ServiceAccount => library.has_account(name).await,
+        let (kind, exists) = match reference.kind {
+            Kind::Secret => ("Secret", library.has_secret(name).await),
+            Kind::ServiceAccount => ("ServiceAccount", library.has_account(name).await),
         };
         match exists {
             Ok(true) => {}
             Ok(false) => missing.push(reference.missing()),
             // The kubelet is asked next.
             Err(Error::Forbidden { .. }) => {
-                tell(&format!("you may not see whether {name} exists, which the pod needs"));
+                tell(&format!("you may not see whether {kind} {name} exists, which the pod needs"));
             }
-            Err(error) => return Err(error).with_context(|| format!("cannot see whether {name} exists")),
+            Err(error) => return Err(error).with_context(|| format!("cannot see whether {kind} {name} exists")),
         }
     }
     if missing.is_empty() { Ok(()) } else { Err(refused(pool, &missing)) }
