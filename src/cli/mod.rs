@@ -4,10 +4,12 @@ use std::{process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 
+mod check;
 mod controller;
 mod crd;
 mod demo;
 mod explain;
+mod plan;
 mod pods;
 mod webhook;
 
@@ -21,6 +23,11 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Try a pool's pods on the cluster: one pod, one job of its own making, removed again.
+    ///
+    /// The pod is the pool's own, but that it is no agent of Buildkite's: the job is run by the agent's own bootstrap, with the
+    /// definition's hooks, and takes nobody's place. Ends with 0 only where the job passed.
+    Check(Box<check::Arguments>),
     /// Watch pools and keep their Deployments at the right size.
     Controller(Box<controller::Arguments>),
     /// Print the `CustomResourceDefinitions`, to be applied before the controller starts.
@@ -40,6 +47,7 @@ enum Command {
 /// Runs what was asked for.
 pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
+        Command::Check(arguments) => return Box::pin(check::run(*arguments)).await,
         Command::Controller(arguments) => controller::run(*arguments).await?,
         Command::Crd => crd::run()?,
         Command::Explain(arguments) => explain::run(arguments).await?,

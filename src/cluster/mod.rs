@@ -20,5 +20,6 @@ pub mod proxy;
 pub mod read;
 pub mod schema;
 pub mod sign;
+pub mod trial;
 pub mod view;
 pub mod write;

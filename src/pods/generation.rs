@@ -32,6 +32,20 @@ pub struct Owner {
     pub uid: String,
 }
 
+impl Owner {
+    /// What is the pool's is deleted with it. Not blocking: that would take a right on the pool's finalizers.
+    pub(super) fn reference(&self) -> Value {
+        json!({
+            "apiVersion": "kitepool.dev/v1alpha1",
+            "kind": "AgentPool",
+            "name": self.name,
+            "uid": self.uid,
+            "controller": true,
+            "blockOwnerDeletion": false,
+        })
+    }
+}
+
 /// A generation to be.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Planned {
@@ -96,6 +110,11 @@ fn digest(value: &Value) -> String {
 }
 
 impl Planned {
+    /// What its pods are made of, but for the labels that say whose they are.
+    pub const fn template(&self) -> &Value {
+        &self.template
+    }
+
     /// The Deployment. Its template never changes after this.
     pub fn manifest(&self, owner: &Owner, queue: &str, replicas: u32) -> Value {
         let mut labels = Map::new();
@@ -126,15 +145,7 @@ impl Planned {
                 "namespace": owner.namespace,
                 "labels": labels,
                 "annotations": { INPUTS_ANNOTATION: self.inputs, FIRST_PROCESS_ANNOTATION: self.first_process.as_str() },
-                // Deleted with the pool. Not blocking: that would take a right on the pool's finalizers.
-                "ownerReferences": [{
-                    "apiVersion": "kitepool.dev/v1alpha1",
-                    "kind": "AgentPool",
-                    "name": owner.name,
-                    "uid": owner.uid,
-                    "controller": true,
-                    "blockOwnerDeletion": false,
-                }],
+                "ownerReferences": [owner.reference()],
             },
             "spec": {
                 "replicas": replicas,

@@ -1,5 +1,6 @@
 //! From a pod definition to a generation: what the controller adds, what it refuses, and the Deployment that comes out.
 
+pub mod check;
 pub mod contract;
 pub mod first;
 pub mod generation;

@@ -8,6 +8,7 @@ mod agents_removals;
 mod agents_trouble;
 mod away;
 mod broken;
+mod checked;
 mod chosen;
 mod compared;
 mod decay;

@@ -114,7 +114,7 @@ async fn value(State(count): State<Count>, Query(selected): Query<Selected>) -> 
 }
 
 /// The API server goes no other way than over TLS; whose certificate it is does not matter to it here.
-fn acceptor(folder: &Path) -> TlsAcceptor {
+pub(super) fn acceptor(folder: &Path) -> TlsAcceptor {
     let (key, chain) = (folder.join("metric.key"), folder.join("metric.crt"));
     let made = Command::new("openssl")
         .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"])
@@ -131,7 +131,7 @@ fn acceptor(folder: &Path) -> TlsAcceptor {
     TlsAcceptor::from(Arc::new(config))
 }
 
-async fn serve(listener: TcpListener, acceptor: TlsAcceptor, router: Router) {
+pub(super) async fn serve(listener: TcpListener, acceptor: TlsAcceptor, router: Router) {
     while let Ok((connection, _peer)) = listener.accept().await {
         let (acceptor, service) = (acceptor.clone(), TowerToHyperService::new(router.clone()));
         tokio::spawn(async move {

@@ -12,6 +12,7 @@ pub(crate) mod history;
 pub(crate) mod jobs_metric;
 pub(crate) mod kill_points;
 pub(crate) mod library;
+mod logs;
 pub(crate) mod pools;
 pub(crate) mod processes;
 pub(crate) mod proxy;
