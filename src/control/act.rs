@@ -201,8 +201,8 @@ pub struct Outcome {
     pub reread: Vec<(String, Option<DeploymentView>)>,
     /// Which Deployment the failed scale was about, and what it expected to find.
     pub tried: Option<(String, Pods)>,
-    /// Scales that were not sent because a pod that was to go had found work: of which Deployment, and from what.
-    pub held: Vec<(String, Pods)>,
+    /// The scale that was not sent because a pod that was to go had found work: of which Deployment, and from what.
+    pub held: Option<(String, Pods)>,
     /// The first failure, and at what.
     pub failure: Option<(&'static str, Error)>,
 }
@@ -311,7 +311,7 @@ async fn carry_out(work: Work, writer: &Writer, reader: &Reader, last_word: &Las
         done: Vec::new(),
         reread: Vec::new(),
         tried: None,
-        held: Vec::new(),
+        held: None,
         failure: None,
     };
     if let Some(status) = work.status {
@@ -327,8 +327,9 @@ async fn carry_out(work: Work, writer: &Writer, reader: &Reader, last_word: &Las
         if let Act::Scale { generation, from, ask, .. } = &act
             && found_work(generation, ask, last_word).await
         {
-            outcome.held.push((generation.clone(), *from));
-            continue;
+            // And with it what was to follow: where a pool rolls, that takes the place that is not left now.
+            outcome.held = Some((generation.clone(), *from));
+            break;
         }
         match carry_out_one(&act, &work.pool.namespace, writer).await {
             Ok((generation, landed)) => {

@@ -228,7 +228,7 @@ impl Term {
                 }
                 self.overlay.landed(&outcome.uid, deployment, landed, at);
             }
-            for (generation, from) in &outcome.held {
+            if let Some((generation, from)) = &outcome.held {
                 state.never_landed(generation, *from);
                 tracing::info!(pool = %outcome.pool, generation, "not lowered: a pod that was to go has found work");
             }
