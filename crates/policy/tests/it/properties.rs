@@ -60,6 +60,14 @@ fn every_step_says_what_it_did(decision: &Decision) {
     assert!(decision.report.deciding().is_some());
 }
 
+/// Of one pool, rounds that are under way among it: writing and reading take as long as deciding.
+fn a_restart_forgets_nothing(queue: &QueueObservation) {
+    if let Some(pool) = queue.pools.first() {
+        let written = serde_json::to_string(&pool.memory).unwrap();
+        assert_eq!(serde_json::from_str::<Memory>(&written).unwrap(), pool.memory);
+    }
+}
+
 fn the_order_of_pools_changes_nothing(mut queue: QueueObservation, decisions: &[Decision]) {
     if queue.pools.len() < 2 {
         return;
@@ -142,6 +150,7 @@ proptest! {
             growth_ends_at_max(&queue, decision);
             every_step_says_what_it_did(decision);
         }
+        a_restart_forgets_nothing(&queue);
         the_order_of_pools_changes_nothing(queue.clone(), &decisions);
         deciding_again_without_acting_decides_the_same(queue.clone(), &decisions);
         deciding_again_after_acting_changes_nothing(queue);

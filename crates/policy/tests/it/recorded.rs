@@ -3,7 +3,6 @@
 use kitepool_policy::{
     decide,
     decision::Decision,
-    memory::Memory,
     observation::QueueObservation,
     spec::{Fraction, Limits, Percent, Schedule, Step},
     units::AgentsPerPod,
@@ -23,13 +22,6 @@ proptest! {
         let written = serde_json::to_string(&(&queue, &decisions)).unwrap();
         let read: (QueueObservation, Vec<Decision>) = serde_json::from_str(&written).unwrap();
         prop_assert_eq!(read, (queue, decisions));
-    }
-
-    #[test]
-    fn a_restart_forgets_nothing(memory in arbitrary::memories()) {
-        let written = serde_json::to_string(&memory).unwrap();
-        let read: Memory = serde_json::from_str(&written).unwrap();
-        prop_assert_eq!(read, memory);
     }
 }
 
