@@ -4,10 +4,9 @@ use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 
-use super::{duration, webhook};
+use super::{duration, first, webhook};
 use crate::{
     control::run::{self, Config, ProbeWay},
-    pods::first::FirstImage,
     shutdown,
     telemetry::{self, LogFormat},
 };
@@ -86,21 +85,8 @@ pub(super) struct Arguments {
     #[arg(long, env = "KITEPOOL_PROBE", value_enum, default_value = "auto", value_name = "WAY")]
     probe: Probe,
 
-    /// Kitepool's own image, as agents' nodes find it. Pods of agents get a first process from it, which lets one SIGTERM
-    /// through and withholds the next, since that would cancel the job. Left out: none is added.
-    #[arg(long, env = "KITEPOOL_FIRST_IMAGE", value_name = "IMAGE")]
-    first_image: Option<String>,
-
-    /// A Secret to pull that image with, in the agents' namespace; may be given several times, or with commas in the
-    /// environment.
-    #[arg(
-        long = "first-pull-secret",
-        env = "KITEPOOL_FIRST_PULL_SECRETS",
-        value_delimiter = ',',
-        value_name = "SECRET",
-        requires = "first_image"
-    )]
-    first_pull_secrets: Vec<String>,
+    #[command(flatten)]
+    first: first::FirstProcess,
 
     #[command(flatten)]
     webhook: webhook::Arguments,
@@ -163,7 +149,10 @@ fn validate(arguments: Arguments, own_namespace: &str, is_inside: bool) -> anyho
                 .to_owned(),
         );
     }
-    let first = first_image(arguments.first_image, arguments.first_pull_secrets, &mut problems);
+    let first = arguments.first.image().unwrap_or_else(|problem| {
+        problems.push(problem);
+        None
+    });
     let webhook = arguments.webhook.validate(&namespaces, &mut problems);
     if !problems.is_empty() {
         anyhow::bail!("the flags do not make sense:\n  {}", problems.join("\n  "));
@@ -190,16 +179,6 @@ fn validate(arguments: Arguments, own_namespace: &str, is_inside: bool) -> anyho
         },
         first,
     })
-}
-
-/// Where the first process comes from. An empty name is none, for whoever sets it in the environment only sometimes.
-fn first_image(image: Option<String>, pull_secrets: Vec<String>, problems: &mut Vec<String>) -> Option<FirstImage> {
-    let image = image.filter(|image| !image.is_empty())?;
-    if image.contains(char::is_whitespace) {
-        problems
-            .push(format!("--first-image {image:?}: no image is named so; give something like REGISTRY/kitepool:1.2"));
-    }
-    Some(FirstImage { image, pull_secrets })
 }
 
 /// The namespaces to look after, sorted; the own one where none is given.

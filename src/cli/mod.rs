@@ -9,6 +9,7 @@ mod controller;
 mod crd;
 mod demo;
 mod explain;
+mod first;
 mod plan;
 mod pods;
 mod webhook;

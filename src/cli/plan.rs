@@ -8,6 +8,7 @@ use kitepool_api::{
     validate::{TemplateSource, ValidPool},
 };
 
+use super::first;
 use crate::{
     cluster::{
         library::Library,
@@ -15,7 +16,6 @@ use crate::{
     },
     control::pool::make_plan,
     pods::{
-        first::FirstImage,
         generation::{INPUTS_ANNOTATION, Planned},
         render::Overrides,
     },
@@ -28,19 +28,8 @@ pub(super) struct Given {
     #[arg(long, env = "KITEPOOL_BUILDKITE_ENDPOINT", value_name = "URL")]
     buildkite_endpoint: Option<String>,
 
-    /// Kitepool's own image, where the controller is given one: a new generation gets its first process from there.
-    #[arg(long, env = "KITEPOOL_FIRST_IMAGE", value_name = "IMAGE")]
-    first_image: Option<String>,
-
-    /// A Secret to pull that image with, as for the controller; may be given several times.
-    #[arg(
-        long = "first-pull-secret",
-        env = "KITEPOOL_FIRST_PULL_SECRETS",
-        value_delimiter = ',',
-        value_name = "SECRET",
-        requires = "first_image"
-    )]
-    first_pull_secrets: Vec<String>,
+    #[command(flatten)]
+    first: first::FirstProcess,
 }
 
 /// A pool and what comes of it.
@@ -67,8 +56,7 @@ pub(super) async fn of_pool(library: &Library, name: &str, given: Given) -> anyh
     };
     let existing: BTreeMap<String, String> = generations.iter().filter_map(inputs).collect();
     let endpoint = given.buildkite_endpoint.as_deref().map(|endpoint| endpoint.trim_end_matches('/'));
-    let image = given.first_image.filter(|image| !image.is_empty());
-    let first = image.map(|image| FirstImage { image, pull_secrets: given.first_pull_secrets });
+    let first = given.first.image().map_err(anyhow::Error::msg)?;
     let overrides = Overrides::of(&valid, endpoint, first.as_ref());
     let planned = make_plan(&view, &valid, definition.as_ref(), &overrides, &existing);
     let planned = planned.map_err(|problems| refused(name, &problems))?;
