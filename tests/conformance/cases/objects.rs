@@ -1,6 +1,6 @@
 //! Single objects: created, read, deleted.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{APPS, CORE, EVENTS, deployment, settled};
 use crate::{
@@ -17,7 +17,14 @@ pub(crate) async fn deployments_are_created_read_and_deleted(server: &Server, tr
     transcript.answer("create again", &server.post(&all, &deployment("d", 0)).await);
     settled(server, "d", 0).await;
     transcript.answer("read", &server.get(&one).await);
-    transcript.answer("list", &server.get(&format!("{all}?limit=500")).await);
+    let mut listed = server.get(&format!("{all}?limit=500")).await;
+    // Whatever is written anywhere meanwhile makes the list's own version a later one.
+    let version = |value: &Value| value.as_str().and_then(|text| text.parse::<u64>().ok());
+    let own = listed.body["metadata"].as_object_mut().and_then(|metadata| metadata.remove("resourceVersion"));
+    let newest = version(&listed.body["items"][0]["metadata"]["resourceVersion"]);
+    transcript.answer("list", &listed);
+    let is_no_older = own.as_ref().and_then(version).zip(newest).is_some_and(|(own, newest)| own >= newest);
+    transcript.note("it is no older than what is in it", json!(is_no_older));
 
     let wrong = json!({ "propagationPolicy": "Background", "preconditions": { "uid": "another" } });
     transcript.answer("delete another", &server.delete(&one, &wrong).await);

@@ -9,12 +9,13 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 use futures::future::join_all;
 use jiff::Timestamp;
 use kitepool_world::buildkite::PickUp;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 
 use super::{SHRINKS, SOON, agents_picked::gone};
 use crate::{
     harness::{
+        account::account,
         agents::Agents,
         case::Replica,
         pools::{pool, with},
@@ -67,6 +68,14 @@ async fn submit(agents: &Agents<'_>, queue: &str, stream: Stream, is_enough: imp
 /// which was the last, so one that has just been given a job may be among the chosen although as many are let go.
 fn stranded_max(removed: usize) -> usize {
     1 + removed / 50
+}
+
+/// The pods that the controller says went in the place of a chosen one.
+fn not_chosen(log: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(log).expect("the controller's log");
+    let told = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let others = told.filter(|line| line["message"] == "agent gone" && line["cause"] != "chosen");
+    others.filter_map(|line| line["pod"].as_str().map(str::to_owned)).collect()
 }
 
 /// What was asked for.
@@ -146,6 +155,10 @@ fn judge(agents: &Agents<'_>, replica: &Replica, log: &Path, gone: &BTreeMap<Str
         record.accepted_at.zip(picked_at).is_none_or(|(accepted, picked)| accepted < picked)
     });
     let busy_when_picked: Vec<_> = busy_when_picked.collect();
+    let busy_pods = busy_when_picked.iter().filter_map(|job| job.attempts.last()?.hostname.clone());
+    for pod in busy_pods.chain(not_chosen(log)) {
+        println!("{}", account(agents, replica, log, &pod));
+    }
     let known = stranded.iter().filter(|each| each.was_given_before()).count();
     let longest = stranded.iter().filter_map(Stranded::delay).max().unwrap_or_default();
     agents.tell(&format!(

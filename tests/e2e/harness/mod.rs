@@ -1,5 +1,6 @@
 //! What the cases stand on, one responsibility a file.
 
+pub(crate) mod account;
 pub(crate) mod agents;
 pub(crate) mod audit;
 pub(crate) mod case;
