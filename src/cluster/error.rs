@@ -68,6 +68,20 @@ impl Error {
         }
     }
 
+    /// Whether a write that ended so may have been made all the same, or be made yet.
+    pub const fn may_have_landed(&self) -> bool {
+        match self {
+            Self::Deadline { .. } | Self::Transport(_) => true,
+            Self::Forbidden { .. }
+            | Self::Unauthorized { .. }
+            | Self::Invalid { .. }
+            | Self::Conflict { .. }
+            | Self::NotFound
+            | Self::Fenced(_)
+            | Self::BudgetSpent => false,
+        }
+    }
+
     /// A bounded word for labels and fields.
     pub const fn category(&self) -> &'static str {
         match self {

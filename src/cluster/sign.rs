@@ -43,7 +43,7 @@ pub(super) fn patch(sign: Sign) -> Value {
     let cost = match sign {
         Sign::Busy => Some(BUSY_COST),
         Sign::Leaving => Some(LEAVING_COST),
-        Sign::Plain | Sign::Mixed => None,
+        Sign::Plain | Sign::Mixed | Sign::Moving => None,
     };
     json!({ "metadata": {
         "labels": { BUSY_LABEL: is_busy.then_some("true") },

@@ -101,6 +101,8 @@ pub struct PodView {
     pub name: String,
     /// Its uid.
     pub uid: String,
+    /// Of this state: one that grows.
+    pub resource_version: u64,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// The condition `Ready`.
@@ -154,9 +156,11 @@ impl From<Pod> for PodView {
         let hindrance = is_hindered.then(|| Hindrance::of(&pod));
         let (node, health_address) = (node(&pod), health_address(&pod));
         let (disruption, ip) = (disruption(conditions, is_finished), status.and_then(ip));
+        let resource_version = resource_version(&pod.metadata);
         let (labels, annotations) =
             (pod.metadata.labels.unwrap_or_default(), pod.metadata.annotations.unwrap_or_default());
         Self {
+            resource_version,
             name: pod.metadata.name.unwrap_or_default(),
             uid: pod.metadata.uid.unwrap_or_default(),
             is_ready,

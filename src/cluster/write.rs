@@ -86,11 +86,12 @@ impl Writer {
     }
 
     /// Puts a sign up on a pod in place of any other. By name alone: no other pod ever has a name that a `ReplicaSet` drew.
-    pub async fn sign_pod(&self, namespace: &str, name: &str, sign: Sign) -> Result<(), Error> {
+    pub async fn sign_pod(&self, namespace: &str, name: &str, sign: Sign) -> Result<u64, Error> {
         let api: Api<Pod> = Api::namespaced(self.client(), namespace);
         let patch = Patch::Merge(sign::patch(sign));
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        self.in_time(Urgency::Report, api.patch_metadata(name, &params, &patch)).await.map(drop)
+        let signed = self.in_time(Urgency::Report, api.patch_metadata(name, &params, &patch)).await?;
+        Ok(resource_version(&signed.metadata))
     }
 
     /// Creates a generation. Exists already: a conflict.

@@ -84,6 +84,8 @@ impl Term {
                 state.sign_refusal = ended.result.err().and_then(|error| error.refusal());
             }
         }
+        self.signs.settle(&self.watch.namespaces);
+        self.overlay.set_moving(self.signs.moving());
     }
 }
 

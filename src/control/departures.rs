@@ -77,6 +77,9 @@ struct Known {
     name: String,
     restarts: u32,
     disruption: Option<Disruption>,
+    /// Replicas were lowered for it, and its Deployment has not come to rest since. Where demand comes back they are raised again
+    /// before it is gone, and the round with that; it goes all the same.
+    was_chosen: bool,
     has_a_cause: bool,
 }
 
@@ -104,7 +107,7 @@ impl Departures {
                 // It was deleted without any grace, or the watch was away meanwhile.
                 let round = memory.rounds.get(&pod.generation);
                 let stands = generation(&pod.generation).is_some_and(|facts| chosen_one_stands(facts, round));
-                let cause = cause(pod.disruption, uid, round, stands);
+                let cause = pod.cause(uid, round, stands);
                 found.push(Departure { generation: pod.generation.clone(), pod: pod.name.clone(), cause });
             }
             present.contains(uid)
@@ -134,18 +137,31 @@ fn look(
         name: name.clone(),
         restarts: if is_first { pod.restarts } else { 0 },
         disruption: None,
+        was_chosen: false,
         has_a_cause: is_first && goes,
     });
     let crashes = pod.restarts.saturating_sub(before.restarts).min(CRASHES_MAX);
     (before.restarts, before.disruption) = (pod.restarts, pod.disruption.or(before.disruption));
+    let is_chosen = round.is_some_and(|round| round.lowered.is_some() && round.names(&pod.uid));
+    before.was_chosen = is_chosen || (before.was_chosen && (goes || !facts.seen.settled));
     let mut found: Vec<Departure> = (0..crashes).map(|_| of(Cause::Crashed)).collect();
     if goes && !before.has_a_cause {
         before.has_a_cause = true;
         let is_by_itself = !pod.is_deleting && before.disruption.is_none();
         let stands = chosen_one_stands(facts, round);
-        found.push(of(if is_by_itself { Cause::Crashed } else { cause(before.disruption, &pod.uid, round, stands) }));
+        found.push(of(if is_by_itself { Cause::Crashed } else { before.cause(&pod.uid, round, stands) }));
     }
     found
+}
+
+impl Known {
+    /// Of its deletion.
+    fn cause(&self, uid: &str, round: Option<&Round>, chosen_one_stands: bool) -> Cause {
+        match cause(self.disruption, uid, round, chosen_one_stands) {
+            Cause::ByOthers | Cause::NotChosen if self.was_chosen => Cause::Chosen,
+            cause => cause,
+        }
+    }
 }
 
 fn cause(disruption: Option<Disruption>, uid: &str, round: Option<&Round>, chosen_one_stands: bool) -> Cause {
@@ -239,6 +255,34 @@ mod tests {
             pods,
         };
         PoolFacts { view: std::sync::Arc::new(view), generations: vec![facts] }
+    }
+
+    /// What is told of a pod that is seen so often, each time beside a round or none, at rest or not, and then goes.
+    fn told_of_chosen(looks: &[(bool, bool)]) -> Vec<Cause> {
+        let mut departures = Departures::default();
+        let memory = |is_chosen: bool| Memory {
+            rounds: is_chosen.then(|| ("linux-a".to_owned(), round(&["a"], true))).into_iter().collect(),
+            ..Memory::default()
+        };
+        for (is_chosen, is_settled) in looks {
+            let mut facts = pool(vec![pod("a", |_| {})]);
+            facts.generations[0].seen.settled = *is_settled;
+            assert_eq!(departures.follow(&facts, &memory(*is_chosen)), []);
+        }
+        let mut facts = pool(vec![pod("a", |pod| pod.is_deleting = true)]);
+        facts.generations[0].seen.settled = false;
+        departures.follow(&facts, &memory(false)).into_iter().map(|departure| departure.cause).collect()
+    }
+
+    #[test]
+    fn a_chosen_one_that_goes_after_replicas_were_raised_again_was_chosen() {
+        assert_eq!(told_of_chosen(&[(true, true), (false, false)]), [Cause::Chosen]);
+        assert_eq!(
+            told_of_chosen(&[(true, true), (false, false), (false, true)]),
+            [Cause::ByOthers],
+            "it was let stand"
+        );
+        assert_eq!(told_of_chosen(&[(false, true), (false, false)]), [Cause::ByOthers]);
     }
 
     #[test]

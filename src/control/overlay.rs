@@ -1,6 +1,9 @@
 //! What our own writes left, as long as the watch has not shown it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -13,46 +16,61 @@ pub(super) const OVERLAY_MAX: Duration = Duration::from_mins(2);
 
 /// What our own writes left, until the cells show it.
 #[derive(Debug, Default)]
-pub struct Overlay(BTreeMap<String, BTreeMap<String, (Landed, Instant)>>);
+pub struct Overlay {
+    /// By the pool's uid and the Deployment's name.
+    landed: BTreeMap<String, BTreeMap<String, (Landed, Instant)>>,
+    /// The pods, by uid, on which a sign is on its way.
+    moving: BTreeSet<String>,
+}
 
 impl Overlay {
     /// A write of the pool with this uid landed.
     pub fn landed(&mut self, uid: &str, deployment: String, landed: Landed, at: Instant) {
-        self.0.entry(uid.to_owned()).or_default().insert(deployment, (landed, at));
+        self.landed.entry(uid.to_owned()).or_default().insert(deployment, (landed, at));
+    }
+
+    /// On these pods, by uid, a sign is on its way.
+    pub fn set_moving(&mut self, moving: BTreeSet<String>) {
+        self.moving = moving;
+    }
+
+    /// Whether nobody knows for sure what is written on a pod.
+    pub(super) fn is_moving(&self, uid: &str) -> bool {
+        self.moving.contains(uid)
     }
 
     /// What we left at this Deployment.
     pub(super) fn get(&self, uid: &str, deployment: &str) -> Option<Landed> {
-        self.0.get(uid)?.get(deployment).map(|(landed, _)| *landed)
+        self.landed.get(uid)?.get(deployment).map(|(landed, _)| *landed)
     }
 
     /// What we left at each of a pool's Deployments.
     pub(super) fn of_pool(&self, uid: &str) -> impl Iterator<Item = (&str, Landed)> {
-        let entries = self.0.get(uid).into_iter().flatten();
+        let entries = self.landed.get(uid).into_iter().flatten();
         entries.map(|(deployment, (landed, _))| (deployment.as_str(), *landed))
     }
 
     /// Drops the entries of a pool that the cells show by now, and old ones.
     pub fn settle(&mut self, uid: &str, snapshot: &NamespaceSnapshot, now: Instant) {
-        let Some(entries) = self.0.get_mut(uid) else { return };
+        let Some(entries) = self.landed.get_mut(uid) else { return };
         entries.retain(|deployment, (landed, at)| {
             let is_old = snapshot.is_followed && now.saturating_duration_since(*at) > OVERLAY_MAX;
             !(is_old || snapshot.shows(deployment, *landed))
         });
         if entries.is_empty() {
-            self.0.remove(uid);
+            self.landed.remove(uid);
         }
     }
 
     /// The API server says that a Deployment is not there.
     pub fn gone(&mut self, uid: &str, deployment: &str) {
-        if let Some(entries) = self.0.get_mut(uid) {
+        if let Some(entries) = self.landed.get_mut(uid) {
             entries.remove(deployment);
         }
     }
 
     /// Forgets pools that are gone.
     pub fn retain(&mut self, is_there: impl Fn(&str) -> bool) {
-        self.0.retain(|uid, _| is_there(uid));
+        self.landed.retain(|uid, _| is_there(uid));
     }
 }

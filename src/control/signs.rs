@@ -1,24 +1,33 @@
 //! Puts signs up on pods: beside the writes of pools, so that none of those waits for a label.
 //!
-//! Each pod is written at most once at a time. What was written counts until the watch shows it; what failed is tried again a
-//! little later, since the next tick asks for it as long as it is missing. A sign takes a turn in the budget that nobody else
+//! Each pod is written at most once at a time. Until the watch shows what was written, nobody knows what stands there: the watch
+//! may be behind, and a call that was given up may land yet. Nothing is taken from a Deployment meanwhile. What failed is tried
+//! again a little later, since the next tick asks for it as long as it is not surely there. A sign takes a turn in the budget that nobody else
 //! wants, so those that come first in a tick's list are those that are put up when turns are short.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use kitepool_policy::{decision::SignChange, observation::Sign};
 use tokio::{sync::Notify, task::JoinSet, time::Instant};
 
 use crate::{
     clock::Clock,
-    cluster::{client::chain, error::Error, write::Writer},
+    cluster::{cell::NamespaceCells, client::chain, error::Error, write::Writer},
 };
 
 /// Calls at the same time: at some ten milliseconds each more than any budget.
 const AT_ONCE: usize = 16;
 
-/// A watch shows a write within milliseconds; one that has not after this long may never.
-const SHOWN_WITHIN: Duration = Duration::from_secs(5);
+/// A watch that died in silence is noticed after 75 s and lists again; what is not shown after this long never will be.
+const SHOWN_WITHIN: Duration = Duration::from_mins(2);
+
+/// The `ReplicaSet` controller goes by what a watch of its own has shown it. A sign that ours has shown is taken for seen there
+/// after this long; both are milliseconds apart where the API server keeps up.
+const SEEN_BY_OTHERS: Duration = Duration::from_secs(2);
 
 /// After a failure.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -42,15 +51,35 @@ pub struct Ended {
     /// The pod's.
     uid: String,
     /// What came of it.
-    pub result: Result<(), Error>,
+    pub result: Result<u64, Error>,
 }
 
-/// A pod that is not to be written for now: its call is in flight, or was a moment ago.
-#[derive(Debug, Clone, Copy)]
-struct Rest {
+/// A pod that was written.
+#[derive(Debug)]
+struct Signed {
+    namespace: String,
+    pod: String,
     sign: Sign,
-    until: Option<Instant>,
-    has_failed: bool,
+    state: State,
+}
+
+/// ```text
+///  Flying ──landed──► Landed ──shown by the watch──► Shown ──a moment later──► forgotten
+///     └─no end heard─► Unheard ──written again──► Flying
+///     └─refused─────► Refused ──a moment later──► forgotten
+/// ```
+#[derive(Debug, Clone, Copy)]
+enum State {
+    /// The call is under way.
+    Flying,
+    /// It has left this version.
+    Landed { version: u64, at: Instant },
+    /// The watch has shown it.
+    Shown { at: Instant },
+    /// It may have landed, or do so yet.
+    Unheard { at: Instant },
+    /// It has not landed.
+    Refused { at: Instant },
 }
 
 /// The calls of one term.
@@ -60,18 +89,19 @@ pub struct Signs {
     clock: Clock,
     wake: Arc<Notify>,
     running: JoinSet<Ended>,
-    rests: BTreeMap<String, Rest>,
+    /// By the pods' uids: as many as are written within the two minutes that one may be remembered.
+    signed: BTreeMap<String, Signed>,
 }
 
 impl Signs {
     /// Nothing in flight.
     pub fn new(writer: Arc<Writer>, clock: Clock, wake: Arc<Notify>) -> Self {
-        Self { writer, clock, wake, running: JoinSet::new(), rests: BTreeMap::new() }
+        Self { writer, clock, wake, running: JoinSet::new(), signed: BTreeMap::new() }
     }
 
     /// What has ended since the last tick.
     pub fn ended(&mut self) -> Vec<Ended> {
-        let now = self.clock.mono();
+        let at = self.clock.mono();
         let mut all = Vec::new();
         while let Some(ended) = self.running.try_join_next() {
             match ended {
@@ -81,33 +111,68 @@ impl Signs {
         }
         all.sort_by(|a, b| a.uid.cmp(&b.uid));
         for ended in &all {
-            let Some(rest) = self.rests.get_mut(&ended.uid) else { continue };
-            rest.has_failed = ended.result.is_err();
-            rest.until = Some(now + if rest.has_failed { AGAIN } else { SHOWN_WITHIN });
+            if let Some(signed) = self.signed.get_mut(&ended.uid) {
+                signed.state = match &ended.result {
+                    Ok(version) => State::Landed { version: *version, at },
+                    Err(error) if error.may_have_landed() => State::Unheard { at },
+                    Err(_) => State::Refused { at },
+                };
+            }
             if let Err(error) = &ended.result
                 && !matches!(error, Error::NotFound | Error::BudgetSpent)
             {
                 tracing::warn!(pod = ended.uid, error = chain(error), "a sign could not be put up; trying again");
             }
         }
-        self.rests.retain(|_, rest| rest.until.is_none_or(|until| until > now));
         all
+    }
+
+    /// Looks which of them the watch shows by now, and forgets those that are of no interest any more.
+    pub fn settle(&mut self, namespaces: &BTreeMap<String, NamespaceCells>) {
+        let now = self.clock.mono();
+        let since = |at: Instant| now.saturating_duration_since(at);
+        self.signed.retain(|uid, signed| {
+            let cells = namespaces.get(&signed.namespace);
+            let seen = cells.and_then(|cells| cells.pods.get(&signed.pod)).filter(|pod| pod.uid == *uid);
+            if let State::Landed { version, .. } = signed.state
+                && seen.as_ref().is_some_and(|pod| pod.resource_version >= version)
+            {
+                signed.state = State::Shown { at: now };
+            }
+            match signed.state {
+                State::Flying => true,
+                State::Landed { at, .. } | State::Unheard { at } => seen.is_some() && since(at) < SHOWN_WITHIN,
+                State::Shown { at } => since(at) < SEEN_BY_OTHERS,
+                State::Refused { at } => since(at) < AGAIN,
+            }
+        });
+    }
+
+    /// The pods on which nobody knows for sure what is written.
+    pub fn moving(&self) -> BTreeSet<String> {
+        let is_moving = |signed: &Signed| !matches!(signed.state, State::Refused { .. });
+        self.signed.iter().filter(|(_, signed)| is_moving(signed)).map(|(uid, _)| uid.clone()).collect()
     }
 
     /// Puts up what is wanted and not on its way, in this order.
     pub fn put_up(&mut self, mut wanted: Vec<Wanted>) {
+        let now = self.clock.mono();
         wanted.sort_by_key(|wanted| wanted.change.sign);
         for Wanted { pool, namespace, change } in wanted {
             if self.running.len() >= AT_ONCE {
                 return;
             }
             let SignChange { pod, uid, sign, .. } = change;
-            let rests =
-                self.rests.get(&uid).is_some_and(|rest| rest.until.is_none() || rest.has_failed || rest.sign == sign);
+            let rests = self.signed.get(&uid).is_some_and(|signed| match signed.state {
+                State::Flying => true,
+                State::Landed { .. } | State::Shown { .. } => signed.sign == sign,
+                State::Unheard { at } | State::Refused { at } => now.saturating_duration_since(at) < AGAIN,
+            });
             if rests {
                 continue;
             }
-            self.rests.insert(uid.clone(), Rest { sign, until: None, has_failed: false });
+            let signed = Signed { namespace: namespace.clone(), pod: pod.clone(), sign, state: State::Flying };
+            self.signed.insert(uid.clone(), signed);
             let (writer, wake) = (Arc::clone(&self.writer), Arc::clone(&self.wake));
             self.running.spawn(async move {
                 let result = writer.sign_pod(&namespace, &pod, sign).await;
@@ -147,7 +212,7 @@ mod tests {
             let pod = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
             seen.lock().unwrap_or_else(PoisonError::into_inner).push(pod);
             let body = match status {
-                200 => r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"}}"#.to_owned(),
+                200 => r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a","resourceVersion":"7"}}"#.to_owned(),
                 code => format!(r#"{{"kind":"Status","code":{code},"message":"no","reason":"x","status":"Failure"}}"#),
             };
             let answer = Response::builder().status(status).body(Body::from(body.into_bytes())).unwrap();
@@ -202,6 +267,56 @@ mod tests {
             signs.put_up(vec![wanted("a", Sign::Busy)]);
             after(&mut signs, Duration::from_millis(1_500)).await;
             assert_eq!(log.lock().unwrap().len(), expected);
+        }
+    }
+
+    /// A namespace whose watch shows the pod in this version.
+    fn shown(version: u64) -> BTreeMap<String, NamespaceCells> {
+        let cells = NamespaceCells::default();
+        let metadata = serde_json::json!({ "name": "a", "uid": "uid-a", "resourceVersion": version.to_string() });
+        let pod: k8s_openapi::api::core::v1::Pod =
+            serde_json::from_value(serde_json::json!({ "metadata": metadata })).unwrap();
+        cells.pods.put("a".to_owned(), pod.into());
+        BTreeMap::from([("ci".to_owned(), cells)])
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sign_is_on_its_way_until_the_watch_has_shown_it_and_a_moment_longer() {
+        let (client, _) = server(200);
+        let mut signs = signs(client, 50);
+        signs.put_up(vec![wanted("a", Sign::Leaving)]);
+        signs.settle(&shown(6));
+        assert_eq!(signs.moving().len(), 1, "the call is under way");
+        assert_eq!(after(&mut signs, Duration::from_millis(10)).await, [true]);
+        signs.settle(&shown(6));
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        signs.settle(&shown(6));
+        assert_eq!(signs.moving().len(), 1, "the watch is behind");
+        signs.settle(&shown(8));
+        assert_eq!(signs.moving().len(), 1, "others may be behind ours");
+        tokio::time::sleep(SEEN_BY_OTHERS).await;
+        signs.settle(&shown(8));
+        assert!(signs.moving().is_empty());
+
+        signs.put_up(vec![wanted("a", Sign::Plain)]);
+        after(&mut signs, Duration::from_millis(10)).await;
+        signs.settle(&BTreeMap::from([("ci".to_owned(), NamespaceCells::default())]));
+        assert!(signs.moving().is_empty(), "a pod that is gone");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sign_of_which_nothing_was_heard_may_have_landed_and_is_put_up_again_and_a_refused_one_has_not() {
+        for (status, is_moving) in [(500, true), (403, false)] {
+            let (client, log) = server(status);
+            let mut signs = signs(client, 50);
+            signs.put_up(vec![wanted("a", Sign::Leaving)]);
+            assert_eq!(after(&mut signs, Duration::from_millis(10)).await, [false]);
+            signs.settle(&shown(8));
+            assert_eq!(!signs.moving().is_empty(), is_moving, "{status}");
+            after(&mut signs, AGAIN).await;
+            signs.put_up(vec![wanted("a", Sign::Leaving)]);
+            after(&mut signs, Duration::from_millis(10)).await;
+            assert_eq!(written(&log).len(), 2, "{status}");
         }
     }
 

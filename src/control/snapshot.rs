@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use jiff::{SignedDuration, Timestamp};
 use kitepool_api::GENERATION_LABEL;
 use kitepool_policy::{
-    observation::{AgentPod, AgentState, Generation, PodCounts, Rank},
+    observation::{AgentPod, AgentState, Generation, PodCounts, Rank, Sign},
     units::Pods,
 };
 
@@ -117,6 +117,9 @@ impl NamespaceSnapshot {
             facts.silence = facts.pods.iter().find_map(|pod| silent(pod, said(&pod.uid), self.now));
             let there = facts.pods.iter().filter(|pod| !pod.is_finished);
             facts.seen.agents = there.map(|pod| listed(pod, said(&pod.uid), self.now)).collect();
+            for pod in facts.seen.agents.iter_mut().filter(|pod| overlay.is_moving(&pod.uid)) {
+                pod.sign = Sign::Moving;
+            }
         }
         facts
     }

@@ -83,7 +83,7 @@ pub struct Term {
     pub(super) departures: Departures,
     pub(super) announcer: Announcer,
     pub(super) pools: BTreeMap<String, PoolState>,
-    overlay: Overlay,
+    pub(super) overlay: Overlay,
     /// What the readings of each queue have in common. A new term begins anew, which costs a minute's delay.
     watches: BTreeMap<QueueKey, Watch>,
 }

@@ -326,7 +326,7 @@ fn chosen_ones_go(change: &Change<'_>, now: Timestamp, found: &mut Findings) {
         }
         let last = generation.living().filter(|pod| round.names(&pod.uid)).map(|pod| pod.rank).max();
         for pod in generation.living().filter(|pod| !round.names(&pod.uid)) {
-            if pod.sign == Sign::Leaving || last.is_some_and(|last| pod.rank < last) {
+            if matches!(pod.sign, Sign::Leaving | Sign::Moving) || last.is_some_and(|last| pod.rank < last) {
                 wrong(Invariant::Attribution, format!("{} would go in the place of a chosen one", pod.name));
             }
         }

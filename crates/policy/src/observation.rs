@@ -340,6 +340,8 @@ pub enum Sign {
     Plain,
     /// Something of them, but not all, or somebody else's.
     Mixed,
+    /// Nobody knows: a write of ours is on its way, or its end was not heard of, or it is not shown yet.
+    Moving,
 }
 
 /// The pods of one generation as Kubernetes shows them.

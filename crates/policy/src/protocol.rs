@@ -8,7 +8,8 @@
 //!  ───────────┼───────────────────────────────────────────────────────┼─────────────────────────────┼──────────
 //!   none      │ fewer pods are wanted, nothing is in motion           │ the round, into the memory  │ intended
 //!   intended  │ the round stands in the recorded memory               │ the sign, on exactly those  │ marked
-//!   marked    │ each of them has the sign, and no other pod has it    │ none: they are asked again  │ confirmed
+//!   marked    │ each of them has the sign, no other pod has it, and   │ none: they are asked again  │ confirmed
+//!             │ no sign is on its way                                 │                             │
 //!   confirmed │ each was idle once more, a ping or more after the     │ replicas, lowered by as     │ scaled
 //!             │ choice; no other pod would be taken before them       │ many, in one patch          │
 //!   scaled    │ replicas are what was asked for, pods come to rest    │ none                        │ gone
@@ -296,7 +297,8 @@ fn none_fits(
 /// Whether the pods of a round may be taken at this moment.
 fn confirm(generation: &Generation, round: &Round, now: Timestamp) -> Result<(), Reason> {
     let chosen = pods(round.victims.len());
-    let is_marked_right = generation.living().all(|pod| (pod.sign == Sign::Leaving) == round.names(&pod.uid));
+    let is_as_meant = |pod: &AgentPod| pod.sign != Sign::Moving && (pod.sign == Sign::Leaving) == round.names(&pod.uid);
+    let is_marked_right = generation.living().all(is_as_meant);
     if !is_marked_right {
         return Err(Reason::Choosing { chosen });
     }
@@ -341,7 +343,7 @@ const fn sign_of(pod: &AgentPod, is_chosen: bool) -> Option<Sign> {
         // It is on its way; whatever is written on it changes nothing any more.
         _ if pod.is_draining => None,
         _ if is_chosen => Some(Sign::Leaving),
-        AgentState::Unknown if matches!(pod.sign, Sign::Busy | Sign::Mixed) => None,
+        AgentState::Unknown if matches!(pod.sign, Sign::Busy | Sign::Mixed | Sign::Moving) => None,
         AgentState::Idle | AgentState::Starting | AgentState::Unknown => Some(Sign::Plain),
     }
 }

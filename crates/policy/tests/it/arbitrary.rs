@@ -321,6 +321,9 @@ fn listed(generation: &str, pods: PodCounts, (calm, states, signs, ages): Drawn)
             _ => AgentState::Unknown,
         };
         pod.sign = [Sign::Plain, Sign::Leaving, Sign::Busy, Sign::Mixed][usize::try_from(bits(signs, 2)).unwrap()];
+        if bits(signs, 5) == 0 && calm > 2 {
+            pod.sign = Sign::Moving;
+        }
         pod.since = at(-i64::try_from(bits(ages, 8)).unwrap());
         pod.created_at = at(-i64::try_from(bits(ages, 9)).unwrap());
         pod.asked_at = (bits(signs, 3) > 2).then(|| at(-i64::try_from(bits(ages, 4)).unwrap()));

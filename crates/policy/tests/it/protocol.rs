@@ -159,6 +159,16 @@ fn nobody_is_taken_while_another_pod_bears_the_sign() {
 }
 
 #[test]
+fn nobody_is_taken_while_a_sign_is_on_its_way_on_a_chosen_one_or_another() {
+    for number in [0, 3] {
+        let mut queue = marked(4);
+        ask(&mut queue, at(30));
+        pod(&mut queue, number).sign = Sign::Moving;
+        assert_eq!(shrink(&decided(&queue, at(30))), "Choosing", "{number}");
+    }
+}
+
+#[test]
 fn those_without_a_process_go_first_and_without_a_second_question() {
     let mut queue = six(4);
     let generation = &mut queue.pools[0].generations[0];
