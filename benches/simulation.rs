@@ -31,6 +31,10 @@ const INTERVAL: Duration = Duration::from_secs(10);
 /// Until all pods are there and the readings know them.
 const START_UP: Duration = Duration::from_mins(3);
 
+/// As in the program itself.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name);

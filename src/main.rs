@@ -5,6 +5,11 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use kitepool::cli;
 
+/// Each tick makes and drops small objects for every pool. With that of the C library their cost per pool grows with the pools;
+/// see `cargo bench --bench simulation -- pools`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     // Both HTTP clients find it here; built without one they would fail at the first connection.

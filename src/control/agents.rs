@@ -12,6 +12,7 @@ use kitepool_policy::{
 use super::{
     announce,
     pool::{PoolFacts, reference},
+    queues::Decided,
     show,
     signs::Wanted,
     tick::{Candidate, Term},
@@ -44,24 +45,27 @@ impl Term {
     }
 
     /// Tells the prober whom to ask, and how soon again.
-    pub(super) fn ask(&mut self, candidates: &[Candidate], decisions: &BTreeMap<String, Decision>) {
+    pub(super) fn ask(&mut self, candidates: &[Candidate], decided: &[Decided]) {
         let mut asked = BTreeMap::new();
-        for candidate in candidates {
-            let pace = pace(candidate, decisions.get(&candidate.view().uid));
+        for (candidate, decided) in candidates.iter().zip(decided) {
+            let pace = pace(candidate, decided.decision.as_ref());
             asked.extend(targets(&candidate.facts, pace));
         }
         self.probes.set(asked);
     }
 
     /// Puts up the signs that decisions ask for, those of the chosen ones only after the choice is recorded.
-    pub(super) fn put_up_signs(&mut self, candidates: &[Candidate], decisions: &BTreeMap<String, Decision>) {
+    pub(super) fn put_up_signs(&mut self, candidates: &[Candidate], decided: &[Decided]) {
         if self.shared.config.is_dry_run {
             return;
         }
         let mut wanted = Vec::new();
-        for candidate in candidates {
+        for (candidate, decided) in candidates.iter().zip(decided) {
+            let Some(decision) = decided.decision.as_ref().filter(|decision| !decision.signs.is_empty()) else {
+                continue;
+            };
             let view = candidate.view();
-            let (Some(decision), Some(state)) = (decisions.get(&view.uid), self.pools.get(&view.uid)) else { continue };
+            let Some(state) = self.pools.get(&view.uid) else { continue };
             let is_recorded = |change: &&SignChange| {
                 let round = state.memory.rounds.get(&change.generation);
                 change.sign != Sign::Leaving || round.is_some_and(|round| round.names(&change.uid))

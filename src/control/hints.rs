@@ -207,12 +207,12 @@ fn review(namespace: &str, hints: &BTreeMap<String, Arc<HintView>>, queues: &ByN
 }
 
 fn unmatched(job: &HintedJob, namespace: &str, serving: &[&Queue]) -> Unmatched {
-    let pools = serving.iter().flat_map(|queue| &queue.uids).filter(|(pool, _)| pool.namespace == namespace);
+    let pools = serving.iter().flat_map(|queue| &queue.members).filter(|(pool, _)| pool.namespace == namespace);
     Unmatched {
         job: job.id.clone(),
         queue: job.queue.clone(),
         rules: job.rules.iter().filter(|rule| !rule.starts_with("queue=")).cloned().collect(),
-        pools: pools.map(|(pool, uid)| (pool.clone(), uid.clone())).take(POOLS_TOLD_MAX).collect(),
+        pools: pools.map(|(pool, member)| (pool.clone(), member.uid.clone())).take(POOLS_TOLD_MAX).collect(),
     }
 }
 

@@ -48,18 +48,20 @@ pub struct PoolState {
     pub is_status_unsure: bool,
     /// What the API server last refused to take from us, while we still try.
     pub refusal: Option<String>,
-    /// What the last tick found in which there was nothing to write, as long as that stays so.
-    pub(super) quiet: Option<Quiet>,
     /// The same of signs on its pods.
     pub sign_refusal: Option<String>,
+    /// What the last tick found in which there was nothing to write, as long as that stays so.
+    pub(super) quiet: Option<Quiet>,
+    /// The last pass over all pools in which it was there.
+    pub(super) seen_in: u64,
     planned: Option<(PlanKey, PlanResult)>,
 }
 
 /// All that a pool's conditions and status are made of. The same again makes the same of them, and with many pools that takes
 /// most of a tick's time.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub struct Quiet {
-    view: Identical<PoolView>,
+    view: Arc<PoolView>,
     generations: Vec<GenerationFacts>,
     plan: PlanResult,
     seen: Seen,
@@ -77,7 +79,7 @@ impl Quiet {
         companions: &[PoolName],
     ) -> Self {
         Self {
-            view: Identical(Arc::clone(&candidate.facts.view)),
+            view: Arc::clone(&candidate.facts.view),
             generations: candidate.facts.generations.clone(),
             plan: candidate.plan.clone(),
             seen: candidate.seen.clone(),
@@ -86,15 +88,22 @@ impl Quiet {
             sign_refusal: state.sign_refusal.clone(),
         }
     }
-}
 
-/// Equal to itself alone: what the cells hold never changes, and a changed object is another one.
-#[derive(Debug)]
-struct Identical<T>(Arc<T>);
-
-impl<T> PartialEq for Identical<T> {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+    /// Whether this tick finds the same. What the cells hold never changes: a changed object is another one.
+    pub(super) fn is_still_so(
+        &self,
+        candidate: &Candidate,
+        state: &PoolState,
+        decision: Option<&Decision>,
+        companions: &[PoolName],
+    ) -> bool {
+        Arc::ptr_eq(&self.view, &candidate.facts.view)
+            && self.seen == candidate.seen
+            && self.decision.as_ref() == decision
+            && self.generations == candidate.facts.generations
+            && self.plan == candidate.plan
+            && self.companions == companions
+            && self.sign_refusal == state.sign_refusal
     }
 }
 
@@ -133,6 +142,7 @@ impl PoolState {
             is_status_unsure: false,
             refusal: None,
             quiet: None,
+            seen_in: 0,
             sign_refusal: None,
             planned: None,
         }

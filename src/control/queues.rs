@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use kitepool_api::OtherAgents;
 use kitepool_policy::{
+    decision::Decision,
     hints::Hints,
     memory::Memory,
     observation::{Generation, PoolObservation, QueueObservation},
@@ -14,13 +15,31 @@ use kitepool_policy::{
 
 use super::{hints::HintIndex, pool::PoolFacts, readings::QueueKey, snapshot::GenerationFacts, tick::Candidate};
 
+/// A pool of a queue.
+#[derive(Debug)]
+pub struct Member {
+    /// Its uid.
+    pub uid: String,
+    /// Its place among the tick's candidates.
+    place: usize,
+}
+
+/// What was decided about a candidate.
+#[derive(Debug, Default)]
+pub(super) struct Decided {
+    /// `None`: nothing can be.
+    pub decision: Option<Decision>,
+    /// The other pools of its queue.
+    pub companions: Vec<PoolName>,
+}
+
 /// One queue and the pools that serve it.
 #[derive(Debug)]
 pub struct Queue {
     /// What the policy sees.
     pub observation: QueueObservation,
-    /// The pools' uids.
-    pub uids: BTreeMap<PoolName, String>,
+    /// Its pools.
+    pub members: BTreeMap<PoolName, Member>,
     /// Whether agents that are not ours count: one pool that says so is enough, since they serve the queue as a whole.
     counts_others: bool,
 }
@@ -28,12 +47,12 @@ pub struct Queue {
 impl Queue {
     /// Whether a pool of this namespace serves it.
     pub fn serves(&self, namespace: &str) -> bool {
-        self.uids.keys().any(|pool| pool.namespace == namespace)
+        self.members.keys().any(|pool| pool.namespace == namespace)
     }
 
     /// The other pools of the queue.
-    pub fn companions_of(&self, pool: &PoolName) -> Vec<PoolName> {
-        self.uids.keys().filter(|name| *name != pool).cloned().collect()
+    fn companions_of(&self, pool: &PoolName) -> Vec<PoolName> {
+        self.members.keys().filter(|name| *name != pool).cloned().collect()
     }
 }
 
@@ -44,7 +63,7 @@ pub(super) fn by_key(
     hints: &mut HintIndex,
 ) -> BTreeMap<QueueKey, Queue> {
     let mut queues: BTreeMap<QueueKey, Queue> = BTreeMap::new();
-    for candidate in candidates {
+    for (place, candidate) in candidates.iter().enumerate() {
         let queue = queues.entry(candidate.seen.key.clone()).or_insert_with(|| Queue {
             observation: QueueObservation {
                 queue: candidate.valid.queue.clone(),
@@ -54,7 +73,7 @@ pub(super) fn by_key(
                 pools: Vec::new(),
                 watch: Watch::default(),
             },
-            uids: BTreeMap::new(),
+            members: BTreeMap::new(),
             counts_others: false,
         });
         queue.counts_others |= candidate.valid.other_agents == OtherAgents::Count;
@@ -62,7 +81,8 @@ pub(super) fn by_key(
         if better(&candidate.seen.reading, &queue.observation.reading) {
             queue.observation.reading = candidate.seen.reading;
         }
-        queue.uids.insert(candidate.view().name.clone(), candidate.view().uid.clone());
+        let member = Member { uid: candidate.view().uid.clone(), place };
+        queue.members.insert(candidate.view().name.clone(), member);
         queue.observation.pools.push(PoolObservation {
             spec: candidate.valid.spec.clone(),
             memory: candidate.memory.clone(),
@@ -71,14 +91,38 @@ pub(super) fn by_key(
         });
     }
     for (key, queue) in &mut queues {
-        let namespaces = queue.uids.keys().map(|pool| pool.namespace.as_str()).collect();
+        let namespaces = queue.members.keys().map(|pool| pool.namespace.as_str()).collect();
         queue.observation.hints = hints.of_queue(key, &namespaces);
-        let standing = standing(key.queue(), &queue.uids, broken);
+        let standing = standing(key.queue(), &queue.members, broken);
         // Those of broken pools are connected as well.
         let foreign = if queue.counts_others { foreign(&queue.observation).minus(standing) } else { Agents::ZERO };
         queue.observation.standing = standing.plus(foreign);
     }
     queues
+}
+
+/// The decisions about so many candidates, by their places. `decide` answers with those of a queue, or with none where they would
+/// break an invariant.
+pub(super) fn decide(
+    queues: &BTreeMap<QueueKey, Queue>,
+    candidates: usize,
+    decide: impl Fn(&QueueKey, &QueueObservation) -> Vec<Decision>,
+) -> Vec<Decided> {
+    let mut all: Vec<Decided> = std::iter::repeat_with(Decided::default).take(candidates).collect();
+    for (key, queue) in queues {
+        for (pool, member) in &queue.members {
+            if let Some(decided) = all.get_mut(member.place) {
+                decided.companions = queue.companions_of(pool);
+            }
+        }
+        for decision in decide(key, &queue.observation) {
+            let place = queue.members.get(&decision.pool).map(|member| member.place);
+            if let Some(decided) = place.and_then(|place| all.get_mut(place)) {
+                decided.decision = Some(decision);
+            }
+        }
+    }
+    all
 }
 
 /// When a pod was asked matters for those that are chosen; of all others it would make every tick news.
@@ -125,7 +169,7 @@ fn foreign(queue: &QueueObservation) -> Agents {
 
 /// Ready agents of broken pools beside these pools that name the same queue. What a broken pool says of its token may be
 /// what is broken, so its namespace has to do for whose queue it is.
-fn standing(queue: &str, beside: &BTreeMap<PoolName, String>, broken: &[PoolFacts]) -> Agents {
+fn standing(queue: &str, beside: &BTreeMap<PoolName, Member>, broken: &[PoolFacts]) -> Agents {
     broken
         .iter()
         .filter(|facts| facts.view.raw_queue.as_deref() == Some(queue))

@@ -15,7 +15,7 @@ use kitepool_api::validate::ValidPool;
 use kitepool_policy::{
     decision::Decision,
     memory::Memory,
-    observation::Trouble,
+    observation::{QueueObservation, Trouble},
     spec::{Mode, PoolName},
     unsatisfiable::Watch,
 };
@@ -30,7 +30,7 @@ use super::{
     overlay::Overlay,
     pool::{PlanInputs, PlanResult, PoolFacts, PoolState, Quiet, owner, reference},
     pool_status::{self, NewStatus},
-    queues::{self, Queue},
+    queues::{self, Decided, Queue},
     readings::{QueueKey, Readings, Seen},
     run::Shared,
     show,
@@ -83,6 +83,8 @@ pub struct Term {
     pub(super) departures: Departures,
     pub(super) announcer: Announcer,
     pub(super) pools: BTreeMap<String, PoolState>,
+    /// How often all of them were looked at.
+    passes: u64,
     pub(super) overlay: Overlay,
     /// What the readings of each queue have in common. A new term begins anew, which costs a minute's delay.
     watches: BTreeMap<QueueKey, Watch>,
@@ -138,6 +140,7 @@ impl Term {
             departures: Departures::default(),
             announcer,
             pools,
+            passes: 0,
             overlay,
             watches,
         }
@@ -160,16 +163,14 @@ impl Term {
         self.hints.take_in(&self.watch.namespaces);
         let mut queues = queues::by_key(&candidates, &broken, &mut self.hints);
         queues::watch(&mut queues, &mut self.watches);
-        let mut decisions = self.decide(&queues, now);
-        let is_calm = broken.is_empty() && decisions.len() == candidates.len();
-        let is_calm = is_calm && decisions.values().all(Decision::is_calm);
+        let decided = queues::decide(&queues, candidates.len(), |key, queue| self.decide(key, queue, now));
+        let is_calm = |decided: &Decided| decided.decision.as_ref().is_some_and(Decision::is_calm);
+        let is_calm = broken.is_empty() && decided.iter().all(is_calm);
         let mut is_settled = true;
-        self.ask(&candidates, &decisions);
-        self.put_up_signs(&candidates, &decisions);
-        for candidate in &candidates {
-            let decision = decisions.remove(&candidate.view().uid);
-            let companions = queues.get(&candidate.seen.key).map(|queue| queue.companions_of(&candidate.view().name));
-            is_settled &= self.act(candidate, decision.as_ref(), &companions.unwrap_or_default(), now);
+        self.ask(&candidates, &decided);
+        self.put_up_signs(&candidates, &decided);
+        for (candidate, decided) in candidates.iter().zip(&decided) {
+            is_settled &= self.act(candidate, decided.decision.as_ref(), &decided.companions, now);
         }
         for facts in &broken {
             self.report_broken(facts, now);
@@ -198,7 +199,7 @@ impl Term {
 
     /// Takes its series away: whoever leads next shows the pools.
     pub(super) fn end(&mut self) {
-        self.forget_all_but(&BTreeSet::new(), &BTreeSet::new());
+        self.forget_all_but(self.passes.wrapping_add(1), &BTreeSet::new());
         self.shared.metrics.hints(0);
     }
 
@@ -267,7 +268,7 @@ impl Term {
     fn observe(&mut self, now: Timestamp) -> (Vec<Candidate>, Vec<PoolFacts>) {
         let mut seen_pools = Vec::new();
         let mut broken = Vec::new();
-        let mut present = BTreeSet::new();
+        self.passes = self.passes.wrapping_add(1);
         let mut unseen = BTreeSet::new();
         let at = self.shared.clock.mono();
         for (namespace, cells) in &self.watch.namespaces {
@@ -278,10 +279,13 @@ impl Term {
             let snapshot = NamespaceSnapshot::take(cells, now);
             let said = |uid: &str| self.probes.look(uid);
             for view in cells.pools.objects().values().filter(|view| !view.is_deleting) {
-                present.insert(view.uid.clone());
                 self.overlay.settle(&view.uid, &snapshot, at);
                 let facts = PoolFacts::gather(Arc::clone(view), &snapshot, &self.overlay, &said);
-                let state = self.pools.entry(view.uid.clone()).or_insert_with(|| PoolState::load(view));
+                if !self.pools.contains_key(&view.uid) {
+                    self.pools.insert(view.uid.clone(), PoolState::load(view));
+                }
+                let Some(state) = self.pools.get_mut(&view.uid) else { continue };
+                state.seen_in = self.passes;
                 let Ok(valid) = &view.pool else {
                     broken.push(facts);
                     continue;
@@ -297,7 +301,7 @@ impl Term {
             }
         }
         self.readings.want(seen_pools.iter().map(|(facts, valid, _)| (&*facts.view, &**valid)));
-        self.forget_all_but(&present, &unseen);
+        self.forget_all_but(self.passes, &unseen);
         let pools = &self.pools;
         let (readings, writers) = (&self.readings, &self.writers);
         let candidates = seen_pools.into_iter().filter_map(|(facts, valid, plan)| {
@@ -316,41 +320,37 @@ impl Term {
         (candidates.collect(), broken)
     }
 
-    /// Pools of namespaces that cannot be seen are not gone.
-    fn forget_all_but(&mut self, present: &BTreeSet<String>, unseen: &BTreeSet<String>) {
+    /// Keeps the pools that were seen in this pass. Those of namespaces that cannot be seen are not gone.
+    fn forget_all_but(&mut self, pass: u64, unseen: &BTreeSet<String>) {
         let metrics = &self.shared.metrics;
-        self.pools.retain(|uid, state| {
-            let is_there = present.contains(uid) || unseen.contains(&state.name.namespace);
+        let before = self.pools.len();
+        self.pools.retain(|_, state| {
+            let is_there = state.seen_in == pass || unseen.contains(&state.name.namespace);
             if !is_there {
                 metrics.forget(&show::labels(&state.name));
             }
             is_there
         });
+        if self.pools.len() == before {
+            return;
+        }
         let pools = &self.pools;
         self.writers.retain(|uid| pools.contains_key(uid));
         self.overlay.retain(|uid| pools.contains_key(uid));
         self.departures.retain(|uid| pools.contains_key(uid));
     }
 
-    /// The policy's decisions by pool uid; those of a queue that would break an invariant are refused together.
-    fn decide(&self, queues: &BTreeMap<QueueKey, Queue>, now: Timestamp) -> BTreeMap<String, Decision> {
-        let mut decisions = BTreeMap::new();
-        for (key, queue) in queues {
-            let decided = kitepool_policy::decide(&queue.observation, now);
-            self.shared.recorder.take_down(self.began_at, now, key, &queue.observation, &decided);
-            let violations = kitepool_policy::check(&queue.observation, &decided, now);
-            if !violations.is_empty() {
-                self.shared.metrics.refused();
-                tracing::error!(queue = queue.observation.queue, ?violations, "decision refused; please report this");
-                continue;
-            }
-            for decision in decided {
-                if let Some(uid) = queue.uids.get(&decision.pool) {
-                    decisions.insert(uid.clone(), decision);
-                }
-            }
+    /// The policy's decisions about a queue; those that would break an invariant are refused together.
+    fn decide(&self, key: &QueueKey, observation: &QueueObservation, now: Timestamp) -> Vec<Decision> {
+        let decided = kitepool_policy::decide(observation, now);
+        self.shared.recorder.take_down(self.began_at, now, key, observation, &decided);
+        let violations = kitepool_policy::check(observation, &decided, now);
+        if violations.is_empty() {
+            return decided;
         }
-        decisions
+        self.shared.metrics.refused();
+        tracing::error!(queue = observation.queue, ?violations, "decision refused; please report this");
+        Vec::new()
     }
 
     /// Writes what the decision asks for, its memory first. Answers whether there was nothing to write.
@@ -366,8 +366,7 @@ impl Term {
         if decision.is_some_and(|decision| decision.intents.is_empty()) {
             state.refusal = None;
         }
-        let quiet = Quiet::of(candidate, state, decision, companions);
-        if state.quiet.as_ref() == Some(&quiet) {
+        if state.quiet.as_ref().is_some_and(|quiet| quiet.is_still_so(candidate, state, decision, companions)) {
             show::reading_age(&self.shared.metrics, candidate, now);
             return true;
         }
@@ -407,7 +406,8 @@ impl Term {
         if !self.writers.is_free(&view.uid) || (acts.is_empty() && (!has_changed || is_too_soon || is_early)) {
             let is_settled = acts.is_empty() && !has_changed;
             // A write in flight may still leave another status.
-            state.quiet = (is_settled && self.writers.is_free(&view.uid)).then_some(quiet);
+            let is_quiet = is_settled && self.writers.is_free(&view.uid);
+            state.quiet = is_quiet.then(|| Quiet::of(candidate, state, decision, companions));
             return is_settled;
         }
         let about = reference(&view.name, &view.uid);

@@ -47,7 +47,7 @@ impl Owner {
 }
 
 /// A generation to be.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Planned {
     /// The Deployment's name.
     pub name: String,
