@@ -157,10 +157,9 @@ fn look(
 impl Known {
     /// Of its deletion.
     fn cause(&self, uid: &str, round: Option<&Round>, chosen_one_stands: bool) -> Cause {
-        match cause(self.disruption, uid, round, chosen_one_stands) {
-            Cause::ByOthers | Cause::NotChosen if self.was_chosen => Cause::Chosen,
-            cause => cause,
-        }
+        let cause = cause(self.disruption, uid, round, chosen_one_stands);
+        let is_by_somebody = matches!(cause, Cause::ByOthers | Cause::NotChosen);
+        if self.was_chosen && is_by_somebody { Cause::Chosen } else { cause }
     }
 }
 

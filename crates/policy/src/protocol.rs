@@ -314,7 +314,9 @@ pub(crate) fn has_said_so_again(pod: &AgentPod, chosen_at: Timestamp, now: Times
     })
 }
 
-/// The signs to put up: what each pod's agents say, and who is chosen by a round that is recorded and goes on.
+/// The signs to put up: what each pod's agents say, and who is chosen by a round that is recorded and goes on. Once replicas are
+/// lowered, or about to be, the chosen ones keep theirs until the round is over, whatever they say: the `ReplicaSet` would take
+/// another in the place of one that lost it, and that one was not asked.
 pub(crate) fn signs(pool: &PoolObservation, rounds: &BTreeMap<String, Round>) -> Vec<SignChange> {
     if pool.spec.mode == Mode::Observe {
         return Vec::new();
@@ -325,7 +327,11 @@ pub(crate) fn signs(pool: &PoolObservation, rounds: &BTreeMap<String, Round>) ->
         let is_chosen = |pod: &AgentPod| {
             recorded.is_some_and(|(recorded, current)| recorded.names(&pod.uid) && current.names(&pod.uid))
         };
-        for pod in &generation.agents {
+        let is_over = |round: &Round| is_being_taken(round, generation) && generation.is_at_rest();
+        let lowered =
+            pool.memory.rounds.get(&generation.name).filter(|round| round.lowered.is_some() && !is_over(round));
+        let is_taken = |pod: &&AgentPod| lowered.is_some_and(|round| round.names(&pod.uid));
+        for pod in generation.agents.iter().filter(|pod| !is_taken(pod)) {
             let Some(sign) = sign_of(pod, is_chosen(pod)).filter(|sign| *sign != pod.sign) else { continue };
             let (pod, uid) = (pod.name.clone(), pod.uid.clone());
             changes.push(SignChange { generation: generation.name.clone(), pod, uid, sign });

@@ -4,9 +4,8 @@ use std::path::Path;
 
 use http::Method;
 use jiff::Timestamp;
-use serde_json::Value;
 
-use super::{agents::Agents, case::Replica};
+use super::{agents::Agents, case::Replica, told};
 
 /// What is told of a pod's generation begins so long before its signal.
 const BEFORE: jiff::SignedDuration = jiff::SignedDuration::from_secs(40);
@@ -38,10 +37,11 @@ pub(crate) fn account(agents: &Agents<'_>, replica: &Replica, log: &Path, pod: &
             lines.push((record.at, format!("{} {} {:?}", record.path, record.body, record.status)));
         }
     }
-    let text = std::fs::read_to_string(log).expect("the controller's log");
-    for line in text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
-        let is_meant = line["generation"] == generation || line["pod"] == pod || line["level"] != "INFO";
-        if let Some(at) = line["timestamp"].as_str().and_then(|at| at.parse().ok()).filter(|_| is_meant) {
+    for line in told::told(log) {
+        let is_meant = line["generation"] == generation
+            || line["pod"] == pod
+            || matches!(line["level"].as_str(), Some("WARN" | "ERROR"));
+        if let Some(at) = told::at(&line).filter(|_| is_meant) {
             lines.push((at, format!("controller: {line}")));
         }
     }

@@ -23,6 +23,7 @@ pub(crate) mod simulated_agents;
 pub(crate) mod simulated_buildkite;
 pub(crate) mod stranded;
 pub(crate) mod stream;
+pub(crate) mod told;
 pub(crate) mod wait;
 
 pub(crate) use case::{Case, case, case_on};

@@ -6,7 +6,11 @@ use jiff::Timestamp;
 use kitepool_world::buildkite::JobRecord;
 use serde_json::Value;
 
-use super::{agents::Agents, case::Replica};
+use super::{
+    agents::Agents,
+    case::Replica,
+    told::{at, told_as},
+};
 use crate::process_kubelet::ledger::is_signal;
 
 /// One time that a job was given away in vain.
@@ -58,41 +62,32 @@ impl fmt::Display for Stranded {
     }
 }
 
-/// When replicas were lowered, and when they were raised, each with the generation.
+/// When replicas were lowered, each with the generation.
 #[derive(Debug)]
 pub(crate) struct Scales {
     lowered: Vec<(Timestamp, String)>,
-    raised: Vec<(Timestamp, String)>,
 }
 
 impl Scales {
     pub(crate) fn of(replica: &Replica) -> Self {
         let records = replica.proxy.records();
         let scales = records.iter().filter(|record| record.is_scale() && record.status == Some(200));
-        let (mut lowered, mut raised) = (Vec::new(), Vec::new());
-        for record in scales {
-            let Some(generation) = generation(&record.path) else { continue };
+        let lowered = scales.filter_map(|record| {
             let body: Value = serde_json::from_str(&record.body).expect("a patch");
             let is_down = body[1]["value"].as_u64() < body[0]["value"].as_u64();
-            if is_down { &mut lowered } else { &mut raised }.push((record.at, generation));
-        }
-        Self { lowered, raised }
+            is_down.then_some((record.at, generation(&record.path)?))
+        });
+        Self { lowered: lowered.collect() }
     }
 
     /// When replicas were lowered last before this pod got its signal.
     pub(crate) fn before(&self, signalled_at: Timestamp, pod: &str) -> Option<Timestamp> {
         last(&self.lowered, Some(signalled_at), pod)
     }
-
-    /// Whether they were raised again before the pods that they were lowered for had got their signals. The controller then
-    /// takes the round for one that never began, and those of it that go all the same for somebody else's doing.
-    pub(crate) fn were_raised_on_the_way(&self, signalled_at: Timestamp, pod: &str) -> bool {
-        last(&self.raised, Some(signalled_at), pod) > self.before(signalled_at, pod)
-    }
 }
 
 /// The last of these moments that is about a pod's generation, before its signal.
-fn last(moments: &[(Timestamp, String)], signalled_at: Option<Timestamp>, pod: &str) -> Option<Timestamp> {
+pub(crate) fn last(moments: &[(Timestamp, String)], signalled_at: Option<Timestamp>, pod: &str) -> Option<Timestamp> {
     let of_pod = |generation: &str| pod.strip_prefix(generation).is_some_and(|rest| rest.starts_with('-'));
     let before = |at: Timestamp| signalled_at.is_none_or(|signalled| at <= signalled);
     moments.iter().rev().find(|(at, generation)| before(*at) && of_pod(generation)).map(|(at, _)| *at)
@@ -137,13 +132,7 @@ fn generation(path: &str) -> Option<String> {
 }
 
 /// When the agents of which generations were asked before they were to go, by the controller's own log.
-fn last_asked(log: &Path) -> Vec<(Timestamp, String)> {
-    let text = std::fs::read_to_string(log).expect("the controller's log");
-    let told = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let told = told.filter(|line| line["message"] == "asked before they go");
-    told.filter_map(|line| {
-        let at = line["timestamp"].as_str()?.parse().ok()?;
-        Some((at, line["generation"].as_str()?.to_owned()))
-    })
-    .collect()
+pub(crate) fn last_asked(log: &Path) -> Vec<(Timestamp, String)> {
+    let told = told_as(log, "asked before they go");
+    told.iter().filter_map(|line| Some((at(line)?, line["generation"].as_str()?.to_owned()))).collect()
 }

@@ -328,8 +328,30 @@ fn a_write_that_did_not_land_is_made_again_for_those_who_are_still_idle() {
     assert_eq!(decided(&queue, at(41)).intents, [scale("a", 6, 4)]);
     pod(&mut queue, 0).state = AgentState::Busy(Agents(1));
     let let_go = decided(&queue, at(41));
+    assert_eq!(signs(&let_go), [], "nothing of a chosen one's changes while the write may be under way");
     go_on(&mut queue, &let_go);
-    assert_eq!(decided(&queue, at(42)).intents, [scale("a", 6, 5)]);
+    let signed = decided(&queue, at(42));
+    assert_eq!((signs(&signed), shrink(&signed)), (vec![("ready-000", Sign::Busy)], "Choosing"));
+    go_on(&mut queue, &signed);
+    assert_eq!(decided(&queue, at(43)).intents, [scale("a", 6, 5)]);
+}
+
+#[test]
+fn a_chosen_one_keeps_its_sign_from_the_moment_replicas_are_about_to_be_lowered_until_they_have_come_to_rest() {
+    let mut queue = marked(4);
+    ask(&mut queue, at(30));
+    let taken = decided(&queue, at(30));
+    go_on(&mut queue, &taken);
+    // Whether the write is under way, or has landed and nobody has gone yet, or demand is back.
+    for (replicas, running) in [(6, 3), (4, 3), (4, 9)] {
+        let mut queue = queue.clone();
+        queue.pools[0].generations[0].replicas = Pods(replicas);
+        read_again(&mut queue, load(0, running, 2), at(31));
+        pod(&mut queue, 0).state = AgentState::Busy(Agents(1));
+        let found: Vec<(String, Sign)> =
+            signs(&decided(&queue, at(31))).into_iter().map(|(name, sign)| (name.to_owned(), sign)).collect();
+        assert_eq!(found, [], "{replicas} replicas, {running} running");
+    }
 }
 
 /// A controller that ends after any write finds what it needs in the pool's status and on the pods.
