@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use kitepool_world::{
     Fault, Route,
     buildkite::{Concurrency, JobId, NewJob},
-    kubernetes::{Kind, PodFault, WatchEnd},
+    kubernetes::{self, Kind, PodFault, Verb, WatchEnd},
 };
 use serde_json::{Value, json};
 
@@ -18,7 +18,7 @@ use super::{
     },
     story::{
         ForeignScale, ImageFault, ImageProblem, Jobs, NodesChange, PoolChange, QueueChange, RouteChange, SecretChange,
-        Step, TokenChange,
+        Step, TokenChange, WritesChange,
     },
 };
 
@@ -63,6 +63,7 @@ impl Stage {
             drain,
             contrary,
             cut_watches,
+            writes,
             restart,
             expect,
         } = step;
@@ -83,6 +84,9 @@ impl Stage {
         }
         if let Some(change) = buildkite {
             self.change_route(&change, now);
+        }
+        if let Some(change) = writes {
+            self.change_writes(&change, now);
         }
         if let Some(change) = token {
             self.change_token(change, now);
@@ -269,6 +273,19 @@ impl Stage {
         };
         self.transcript.say(now, &format!("the metrics API {text}"));
         self.world.buildkite().set_fault(Route::Metrics, (!is_well).then_some(fault));
+    }
+
+    fn change_writes(&mut self, change: &WritesChange, now: Timestamp) {
+        let WritesChange { late, permille } = *change;
+        let text = if late.is_some() { "is late with writes" } else { "keeps up with writes" };
+        self.transcript.say(now, &format!("the API server {text}"));
+        for (verb, resource) in
+            [(Verb::Patch, "pods"), (Verb::Patch, "deployments/scale"), (Verb::Patch, "agentpools/status")]
+        {
+            let fault = late.map(|delay| kubernetes::Fault { delay, permille, ..kubernetes::Fault::default() });
+            let route = kubernetes::Route::new(verb, resource);
+            self.world.kubernetes().with(now, |world| world.set_fault(route, fault));
+        }
     }
 
     fn change_token(&mut self, change: TokenChange, now: Timestamp) {

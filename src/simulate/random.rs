@@ -10,7 +10,7 @@ use super::{
     stage::CLUSTER,
     story::{
         BuildkiteSide, Events, Expectation, ForeignScale, Jobs, KubernetesSide, PoolChange, QueueChange, RouteChange,
-        Step, Story, TokenChange,
+        Step, Story, TokenChange, WritesChange,
     },
 };
 
@@ -149,7 +149,7 @@ impl Draw {
         let begins = self.at();
         let ends = Step { at: (begins.at + self.seconds(5, 240)).min(ACCIDENTS_END), ..Step::default() };
         let pool = self.pick(pools);
-        match self.0.below(10) {
+        match self.0.below(11) {
             0 => {
                 let change = |status| RouteChange { status, hangs: false, delay: None };
                 let status = self.one_of(&[Some(500), Some(429), Some(401), Some(503)]);
@@ -179,6 +179,14 @@ impl Draw {
                 vec![Step { token: Some(change(None)), ..begins }, Step { token: Some(change(Some(CLUSTER))), ..ends }]
             }
             7 => vec![Step { drain: Some(self.one_of(&["node-1", "node-2"]).to_owned()), ..begins }],
+            9 => {
+                let change = |late, permille| WritesChange { late, permille };
+                let (late, permille) = (self.seconds(1, 8), 100 + self.0.below(500));
+                vec![
+                    Step { writes: Some(change(Some(late), permille)), ..begins },
+                    Step { writes: Some(change(None, 0)), ..ends },
+                ]
+            }
             8 => vec![Step { contrary: Some(true), ..begins }, Step { contrary: Some(false), ..ends }],
             _ => {
                 let patch = json!({ "spec": { "scaling": { "max": 1 + self.0.below(20), "min": 0 } } });

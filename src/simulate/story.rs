@@ -195,6 +195,8 @@ pub struct Step {
     pub contrary: Option<bool>,
     /// Watches are cut.
     pub cut_watches: Option<bool>,
+    /// The API server is late with writes, or keeps up again.
+    pub writes: Option<WritesChange>,
     /// The controller is killed and, a little later, another one starts.
     pub restart: Option<bool>,
     /// What must be so now, by pool.
@@ -330,6 +332,18 @@ pub struct NodesChange {
     pub value: String,
     /// Whether there are any.
     pub are_there: bool,
+}
+
+/// How late writes on pods, scales and statuses of pools are done. A caller that gave up does not stop one.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct WritesChange {
+    /// Absent: not at all.
+    #[serde(default, deserialize_with = "optional_span")]
+    pub late: Option<Duration>,
+    /// So many of a thousand.
+    #[serde(default)]
+    pub permille: u32,
 }
 
 /// What is wrong with an image.
