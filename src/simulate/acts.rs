@@ -85,9 +85,6 @@ impl Stage {
         if let Some(change) = buildkite {
             self.change_route(&change, now);
         }
-        if let Some(change) = writes {
-            self.change_writes(&change, now);
-        }
         if let Some(change) = token {
             self.change_token(change, now);
         }
@@ -108,9 +105,7 @@ impl Stage {
         }
         self.break_cluster(fault, unschedulable, nodes, lose_node, now);
         self.take_pods(drain, contrary, now);
-        if cut_watches == Some(true) {
-            self.cut_watches(now);
-        }
+        self.hinder_server(cut_watches, writes, now);
         if restart == Some(true) {
             self.transcript.say(now, "the controller is killed");
             self.controller.kill();
@@ -140,6 +135,15 @@ impl Stage {
         if let Some(node) = lose_node {
             self.transcript.say(now, &format!("node {node} is lost"));
             self.world.kubernetes().with(now, |world| world.lose_node(&node, now));
+        }
+    }
+
+    fn hinder_server(&mut self, cut_watches: Option<bool>, writes: Option<WritesChange>, now: Timestamp) {
+        if cut_watches == Some(true) {
+            self.cut_watches(now);
+        }
+        if let Some(change) = writes {
+            self.change_writes(&change, now);
         }
     }
 

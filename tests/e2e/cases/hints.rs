@@ -157,3 +157,55 @@ async fn the_quota_bounds_what_a_flood_of_hints_can_store() {
     })
     .await;
 }
+
+/// So many create hints at the same time, as the webhook's store does.
+const CREATORS: usize = 4;
+
+/// No controller is involved: this is what a quota is worth by itself. The API server counts it anew when something is deleted,
+/// and what is on its way into the store at that moment is not among what it counts.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the control plane: tests/e2e/run"]
+async fn a_quota_is_exceeded_by_no_more_than_what_is_being_created_while_others_are_deleted() {
+    case("recount", DEADLINE, async |case| {
+        case.takes_hints().await;
+        let ends = tokio::time::Instant::now() + Duration::from_secs(10);
+        let is_over = || tokio::time::Instant::now() >= ends;
+        let create = async |who: usize| {
+            let mut stored = 0;
+            for job in 0.. {
+                if is_over() {
+                    break;
+                }
+                match case.hint("linux", &format!("recount-{who}-{job}"), Timestamp::now()).await {
+                    Ok(()) => stored += 1,
+                    Err(kube::Error::Api(status)) if status.code == 403 && status.message.contains("quota") => {}
+                    // Several change the quota's count at the same time; the API server says to try again.
+                    Err(kube::Error::Api(status)) if matches!(status.code, 409 | 500) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            stored
+        };
+        let delete = async {
+            let some = kube::api::ListParams::default().limit(50);
+            while !is_over() {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                case.hints().delete_collection(&kube::api::DeleteParams::default(), &some).await.expect("they go");
+            }
+        };
+        let count = async {
+            let mut most = 0;
+            while !is_over() {
+                most = most.max(hint_count(case).await);
+            }
+            most
+        };
+        let created = futures::future::join_all((0..CREATORS).map(create));
+        let (stored, (), most) = tokio::join!(created, delete, count);
+        let stored: usize = stored.into_iter().sum();
+        println!("{stored} hints stored by {CREATORS} at a time while others were deleted: at most {most} with a quota of 200");
+        assert!(stored > 300, "{stored}: the quota was hardly full");
+        assert!(most <= 200 + CREATORS, "{most}");
+    })
+    .await;
+}

@@ -43,8 +43,8 @@ const STORM_RATE_OF_CONNECTION: u32 = 10;
 const STORM_CONNECTIONS_MAX: u32 = 800;
 /// What the chart allows.
 const QUOTA: usize = 200;
-/// The API server counts a quota anew while hints are deleted, without those that are being created at that moment; the
-/// controller creates so many at once. Measured in a minute of ten thousand a second: three above two hundred.
+/// The API server counts a quota anew while hints are deleted, without those that are being created at that moment
+/// (`a_quota_is_exceeded_by_no_more_than…` shows it without a controller); the controller creates so many at once.
 const CREATES_IN_FLIGHT: usize = 4;
 /// What a controller may hold more after a storm than before, and after the second half of it than after the first.
 const STORM_KIB_MAX: u64 = 64 * 1024;
