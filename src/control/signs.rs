@@ -70,8 +70,8 @@ struct Signed {
 /// ```
 #[derive(Debug, Clone, Copy)]
 enum State {
-    /// The call is under way.
-    Flying,
+    /// The call is under way. It has a deadline.
+    Flying { at: Instant },
     /// It has left this version.
     Landed { version: u64, at: Instant },
     /// The watch has shown it.
@@ -140,7 +140,7 @@ impl Signs {
                 signed.state = State::Shown { at: now };
             }
             match signed.state {
-                State::Flying => true,
+                State::Flying { at } => since(at) < SHOWN_WITHIN,
                 State::Landed { at, .. } | State::Unheard { at } => seen.is_some() && since(at) < SHOWN_WITHIN,
                 State::Shown { at } => since(at) < SEEN_BY_OTHERS,
                 State::Refused { at } => since(at) < AGAIN,
@@ -164,14 +164,15 @@ impl Signs {
             }
             let SignChange { pod, uid, sign, .. } = change;
             let rests = self.signed.get(&uid).is_some_and(|signed| match signed.state {
-                State::Flying => true,
+                State::Flying { .. } => true,
                 State::Landed { .. } | State::Shown { .. } => signed.sign == sign,
                 State::Unheard { at } | State::Refused { at } => now.saturating_duration_since(at) < AGAIN,
             });
             if rests {
                 continue;
             }
-            let signed = Signed { namespace: namespace.clone(), pod: pod.clone(), sign, state: State::Flying };
+            let signed =
+                Signed { namespace: namespace.clone(), pod: pod.clone(), sign, state: State::Flying { at: now } };
             self.signed.insert(uid.clone(), signed);
             let (writer, wake) = (Arc::clone(&self.writer), Arc::clone(&self.wake));
             self.running.spawn(async move {

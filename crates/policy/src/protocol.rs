@@ -333,11 +333,13 @@ pub(crate) fn signs(pool: &PoolObservation, rounds: &BTreeMap<String, Round>) ->
         let is_taken = |pod: &&AgentPod| lowered.is_some_and(|round| round.names(&pod.uid));
         for pod in generation.agents.iter().filter(|pod| !is_taken(pod)) {
             let Some(sign) = sign_of(pod, is_chosen(pod)).filter(|sign| *sign != pod.sign) else { continue };
-            let (pod, uid) = (pod.name.clone(), pod.uid.clone());
-            changes.push(SignChange { generation: generation.name.clone(), pod, uid, sign });
+            let (generation, name, uid) = (generation.name.clone(), pod.name.clone(), pod.uid.clone());
+            changes.push((pod.sign == Sign::Moving, SignChange { generation, pod: name, uid, sign }));
         }
     }
-    changes.sort_by_key(|change| change.sign);
+    // What is on its way most often is what is wanted, so it takes nobody's place.
+    changes.sort_by_key(|(is_moving, change)| (*is_moving, change.sign));
+    let mut changes: Vec<SignChange> = changes.into_iter().map(|(_, change)| change).collect();
     changes.truncate(SIGNS_MAX);
     changes
 }

@@ -399,7 +399,11 @@ fn signs_follow_what_agents_say_and_busy_ones_come_first() {
     set(&mut queue, 3, busy, Sign::Plain, true);
     set(&mut queue, 4, AgentState::Idle, Sign::Leaving, true);
     set(&mut queue, 5, busy, Sign::Busy, false);
-    let expected = [("ready-002", Sign::Busy), ("ready-003", Sign::Busy), ("ready-000", Sign::Plain)];
+    let mut expected = vec![("ready-002", Sign::Busy), ("ready-003", Sign::Busy), ("ready-000", Sign::Plain)];
+    assert_eq!(signs(&decided(&queue, at(5))), expected);
+    // What may be on its way comes after what is not.
+    set(&mut queue, 5, busy, Sign::Moving, false);
+    expected.push(("ready-005", Sign::Busy));
     assert_eq!(signs(&decided(&queue, at(5))), expected);
     queue.pools[0].spec.mode = Mode::Observe;
     assert!(decided(&queue, at(5)).signs.is_empty());
