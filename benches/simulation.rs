@@ -1,4 +1,5 @@
-//! What the controller costs, and how fast a simulation of it is: `cargo bench --bench simulation [-- day | pools | seeds]`.
+//! What the controller costs, and how fast a simulation of it is: `cargo bench --bench simulation [-- day | pools [NUMBER …] |
+//! seeds]`.
 //!
 //! The real controller against the simulated world, in virtual time. Processor time and memory are those of the whole process,
 //! the world included: they are upper bounds of the controller's own. Compare the rows of one run with each other.
@@ -49,7 +50,8 @@ fn main() {
             "{:>7} {:>10} {:>8} {:>11} {:>9} {:>9} {:>9} {:>9}",
             "pools", "calls/int.", "ticks", "CPU/tick ms", "us/pool", "writes", "RSS MiB", "start s"
         );
-        for pools in [100, 1_000, 10_000] {
+        let sizes: Vec<usize> = wanted.iter().filter_map(|wanted| wanted.parse().ok()).collect();
+        for pools in if sizes.is_empty() { vec![100, 1_000, 10_000] } else { sizes } {
             many(pools);
         }
     }
