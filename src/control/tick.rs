@@ -331,13 +331,13 @@ impl Term {
             }
             is_there
         });
-        if self.pools.len() == before {
-            return;
-        }
         let pools = &self.pools;
         self.writers.retain(|uid| pools.contains_key(uid));
         self.overlay.retain(|uid| pools.contains_key(uid));
-        self.departures.retain(|uid| pools.contains_key(uid));
+        // It holds every pool, and nothing is added for one that is gone; the others hold what is under way, which may end later.
+        if pools.len() < before {
+            self.departures.retain(|uid| pools.contains_key(uid));
+        }
     }
 
     /// The policy's decisions about a queue; those that would break an invariant are refused together.
