@@ -2,8 +2,8 @@
 //!
 //! Each pod is written at most once at a time. Until the watch shows what was written, nobody knows what stands there: the watch
 //! may be behind, and a call that was given up may land yet. Nothing is taken from a Deployment meanwhile. What failed is tried
-//! again a little later, since the next tick asks for it as long as it is not surely there. A sign takes a turn in the budget that nobody else
-//! wants, so those that come first in a tick's list are those that are put up when turns are short.
+//! again a little later, since the next tick asks for it as long as it is not surely there. A sign takes a turn in the budget
+//! that nobody else wants, so those that come first in a tick's list are those that are put up when turns are short.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

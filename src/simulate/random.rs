@@ -179,6 +179,7 @@ impl Draw {
                 vec![Step { token: Some(change(None)), ..begins }, Step { token: Some(change(Some(CLUSTER))), ..ends }]
             }
             7 => vec![Step { drain: Some(self.one_of(&["node-1", "node-2"]).to_owned()), ..begins }],
+            8 => vec![Step { contrary: Some(true), ..begins }, Step { contrary: Some(false), ..ends }],
             9 => {
                 let change = |late, permille| WritesChange { late, permille };
                 let (late, permille) = (self.seconds(1, 8), 100 + self.0.below(500));
@@ -187,7 +188,6 @@ impl Draw {
                     Step { writes: Some(change(None, 0)), ..ends },
                 ]
             }
-            8 => vec![Step { contrary: Some(true), ..begins }, Step { contrary: Some(false), ..ends }],
             _ => {
                 let patch = json!({ "spec": { "scaling": { "max": 1 + self.0.below(20), "min": 0 } } });
                 vec![Step { pool: Some(PoolChange { name: pool, patch: Some(patch), delete: false }), ..begins }]

@@ -168,8 +168,8 @@ fn judge(agents: &Agents<'_>, replica: &Replica, log: &Path, gone: &BTreeMap<Str
     let longest = stranded.iter().filter_map(Stranded::delay).max().unwrap_or_default();
     agents.tell(&format!(
         "{plan:?}: {removed} agents taken away {line}; 0 jobs killed; {} agents busy when they were picked, \
-         {busy_when_lowered} when replicas were lowered, {busy_when_told} when the signal came; {} jobs stranded, {known} of them given away before replicas were lowered, for {longest:.1?} at \
-         the most; from there to the signal {:.2} s (median), {:.2} s (longest); gone by cause: {gone:?}",
+         {busy_when_lowered} when replicas were lowered, {busy_when_told} when the signal came; {} jobs stranded, \
+         {known} of them given away before replicas were lowered, for {longest:.1?} at the most; from there to the signal {:.2} s (median), {:.2} s (longest); gone by cause: {gone:?}",
         busy_when_picked.len(),
         stranded.len(),
         way(50),

@@ -6,6 +6,7 @@ use http::Method;
 use jiff::Timestamp;
 
 use super::{agents::Agents, case::Replica, told};
+use crate::process_kubelet::ledger::is_signal;
 
 /// What is told of a pod's generation begins so long before its signal.
 const BEFORE: jiff::SignedDuration = jiff::SignedDuration::from_secs(40);
@@ -15,14 +16,14 @@ const AFTER: jiff::SignedDuration = jiff::SignedDuration::from_secs(10);
 /// The jobs that it was given, what was written on it, the scales of its Deployment, what the controller said, and what its
 /// kubelet did.
 pub(crate) fn account(agents: &Agents<'_>, replica: &Replica, log: &Path, pod: &str) -> String {
-    let told = agents.kubelet.ledger().of(pod);
-    let Some(signal) = told.iter().find(|entry| crate::process_kubelet::ledger::is_signal(entry)) else {
+    let entries = agents.kubelet.ledger().of(pod);
+    let Some(signal) = entries.iter().find(|entry| is_signal(entry)) else {
         return format!("{pod} got no signal");
     };
     let (from, to) = (signal.at - BEFORE, signal.at + AFTER);
     let generation = pod.rsplitn(3, '-').nth(2).unwrap_or(pod);
     let mut lines: Vec<(Timestamp, String)> =
-        told.iter().map(|entry| (entry.at, format!("kubelet: {entry}"))).collect();
+        entries.iter().map(|entry| (entry.at, format!("kubelet: {entry}"))).collect();
     for (number, job) in agents.records().iter().enumerate() {
         for attempt in job.attempts.iter().filter(|attempt| attempt.hostname.as_deref() == Some(pod)) {
             lines.push((attempt.assigned_at, format!("job {number} was given to it")));
