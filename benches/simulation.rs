@@ -3,6 +3,10 @@
 //!
 //! The real controller against the simulated world, in virtual time. Processor time and memory are those of the whole process,
 //! the world included: they are upper bounds of the controller's own. Compare the rows of one run with each other.
+//!
+//! What a pool costs grows with their number, since a processor's caches hold a hundred pools and not a thousand. Whether the work
+//! itself grows is told by counting instructions, those of a longer run less those of a shorter one:
+//! `KITEPOOL_BENCH_INTERVALS=60 valgrind --tool=cachegrind --cache-sim=no target/release/deps/simulation-… pools 1000`.
 
 #![expect(
     clippy::print_stdout,
@@ -28,6 +32,9 @@ use kitepool_world::{Joined, buildkite::Buildkite};
 /// Tokens, each of a cluster of its own.
 const TOKENS: usize = 10;
 const INTERVAL: Duration = Duration::from_secs(10);
+
+/// Five minutes in which nothing happens; `KITEPOOL_BENCH_INTERVALS` says otherwise.
+const INTERVALS: u32 = 30;
 
 /// Until all pods are there and the readings know them.
 const START_UP: Duration = Duration::from_mins(3);
@@ -147,6 +154,7 @@ fn seeds() {
 /// Many pools on ten tokens, each with a spare agent, in which nothing happens.
 fn many(pools: usize) {
     let began = cpu();
+    let intervals = std::env::var("KITEPOOL_BENCH_INTERVALS").map_or(INTERVALS, |text| text.parse().unwrap());
     in_virtual_time(async {
         let mut story = Story::parse("{ about: many, lasts: 1h, pools: [] }").unwrap();
         for number in 0..TOKENS {
@@ -178,10 +186,10 @@ fn many(pools: usize) {
         run(&world, &clock, settled, |_| None).await;
         let started = cpu() - began;
         let (ticks, cpu_before, calls, writes) = (replica.ticks(), cpu(), calls(&world), replica.kill_point().seen());
-        let end = settled.checked_add(INTERVAL * 30).unwrap();
+        let end = settled.checked_add(INTERVAL * intervals).unwrap();
         run(&world, &clock, end, |_| None).await;
         let (ticks, spent) = (replica.ticks() - ticks, cpu() - cpu_before);
-        let calls = (crate::calls(&world) - calls) / 30;
+        let calls = (crate::calls(&world) - calls) / u64::from(intervals);
         let per_tick = spent / f64::from(u32::try_from(ticks).unwrap());
         println!(
             "{pools:>7} {calls:>10} {ticks:>8} {:>11.2} {:>9.2} {:>9} {:>9} {started:>9.1}",

@@ -5,7 +5,7 @@ use std::fmt;
 use super::wire::MetricsReading;
 
 /// Where a token's queues live. Queue keys are unique only within one of these.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Identity {
     /// The organization's slug.
     pub organization: String,

@@ -1,6 +1,6 @@
 //! What a tick does with single pods: has them asked, puts signs up on them, and notes who is gone.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use kitepool_policy::{
     decision::{Decision, SignChange, StepName},
@@ -11,17 +11,18 @@ use kitepool_policy::{
 
 use super::{
     announce,
+    observe::Candidate,
     pool::{PoolFacts, reference},
     queues::Decided,
     show,
     signs::Wanted,
-    tick::{Candidate, Term},
+    tick::Term,
 };
 use crate::{
     agents::Address,
     cluster::{error::Error, view::PodView},
     pods::contract::HEALTH_PORT,
-    sense::probe::{Pace, Target},
+    sense::probe::Pace,
 };
 
 impl Term {
@@ -45,20 +46,16 @@ impl Term {
     }
 
     /// Tells the prober whom to ask, and how soon again.
-    pub(super) fn ask(&mut self, candidates: &[Candidate], decided: &[Decided]) {
-        let mut asked = BTreeMap::new();
+    pub(super) fn ask(&self, candidates: &[Candidate], decided: &[Decided]) {
         for (candidate, decided) in candidates.iter().zip(decided) {
             let pace = pace(candidate, decided.decision.as_ref());
-            asked.extend(targets(&candidate.facts, pace));
+            let namespace = &candidate.view().name.namespace;
+            self.probes.want(targets(&candidate.facts, pace), |pod| address(namespace, pod));
         }
-        self.probes.set(asked);
     }
 
-    /// Puts up the signs that decisions ask for, those of the chosen ones only after the choice is recorded.
-    pub(super) fn put_up_signs(&mut self, candidates: &[Candidate], decided: &[Decided]) {
-        if self.shared.config.is_dry_run {
-            return;
-        }
+    /// The signs that decisions ask for, those of the chosen ones only after the choice is recorded.
+    pub(super) fn wanted_signs(&self, candidates: &[Candidate], decided: &[Decided]) -> Vec<Wanted> {
         let mut wanted = Vec::new();
         for (candidate, decided) in candidates.iter().zip(decided) {
             let Some(decision) = decided.decision.as_ref().filter(|decision| !decision.signs.is_empty()) else {
@@ -76,7 +73,7 @@ impl Term {
                 change: change.clone(),
             }));
         }
-        self.signs.put_up(wanted);
+        wanted
     }
 
     /// Takes in how the writes of signs ended.
@@ -108,33 +105,26 @@ fn pace(candidate: &Candidate, decision: Option<&Decision>) -> Pace {
     if is_held || decision.memory.contested_since.is_some() { Pace::Seldom } else { Pace::Usual }
 }
 
-/// The pods of a pool that have an address. Those that are going are asked as well: what they still run is no demand.
-fn targets(facts: &PoolFacts, pace: Pace) -> impl Iterator<Item = (String, Target)> {
-    reachable(facts).map(move |(pod, address)| {
-        let pace = if pod.is_deleting { pace.max(Pace::Usual) } else { pace };
-        (pod.uid.clone(), Target { address, pace, is_ready: pod.is_ready })
-    })
+/// The pods of a pool. Those that are going are asked as well: what they still run is no demand.
+fn targets(facts: &PoolFacts, pace: Pace) -> impl Iterator<Item = (&Arc<PodView>, Pace)> {
+    pods(facts).map(move |pod| (pod, if pod.is_deleting { pace.max(Pace::Usual) } else { pace }))
 }
 
 /// Where the pods of a generation listen that are chosen to go.
 pub(super) fn chosen(facts: &PoolFacts, memory: &Memory, generation: &str) -> Vec<Address> {
     let Some(round) = memory.rounds.get(generation) else { return Vec::new() };
-    reachable(facts).map(|(_, address)| address).filter(|address| round.names(&address.uid)).collect()
+    let named = pods(facts).filter(|pod| round.names(&pod.uid));
+    named.filter_map(|pod| address(&facts.view.name.namespace, pod)).collect()
 }
 
-fn reachable(facts: &PoolFacts) -> impl Iterator<Item = (&PodView, Address)> {
-    let namespace = &facts.view.name.namespace;
-    let pods = facts.generations.iter().flat_map(|generation| &generation.pods);
-    pods.filter(|pod| !pod.is_finished).filter_map(move |pod| {
-        let address = Address {
-            namespace: namespace.clone(),
-            pod: pod.name.clone(),
-            uid: pod.uid.clone(),
-            ip: pod.ip?,
-            port: port(pod),
-        };
-        Some((&**pod, address))
-    })
+fn pods(facts: &PoolFacts) -> impl Iterator<Item = &Arc<PodView>> {
+    let pods = facts.generations.iter().flat_map(|generation| generation.pods.iter());
+    pods.filter(|pod| !pod.is_finished)
+}
+
+fn address(namespace: &str, pod: &PodView) -> Option<Address> {
+    let (namespace, port) = (namespace.to_owned(), port(pod));
+    Some(Address { namespace, pod: pod.name.clone(), uid: pod.uid.clone(), ip: pod.ip?, port })
 }
 
 /// The one that its definition names, or the one that the controller does.

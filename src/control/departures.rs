@@ -13,7 +13,7 @@
 //!
 //! A term begins with what it sees: what was going before it, its predecessor has counted.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use kitepool_policy::memory::{Memory, Round};
 
@@ -85,32 +85,36 @@ struct Known {
 
 /// The pods of each pool, by the pool's uid.
 #[derive(Debug, Default)]
-pub struct Departures(BTreeMap<String, BTreeMap<String, Known>>);
+pub struct Departures(HashMap<String, BTreeMap<String, Known>>);
 
 impl Departures {
     /// Looks at a pool: who has begun to go since it was looked at last. `memory` is what was recorded when they went.
     pub fn follow(&mut self, facts: &PoolFacts, memory: &Memory) -> Vec<Departure> {
         let is_first = !self.0.contains_key(&facts.view.uid);
-        let known = self.0.entry(facts.view.uid.clone()).or_default();
+        if is_first {
+            self.0.insert(facts.view.uid.clone(), BTreeMap::new());
+        }
+        let Some(known) = self.0.get_mut(&facts.view.uid) else { return Vec::new() };
         let mut found = Vec::new();
         let mut present = BTreeSet::new();
         for facts in &facts.generations {
             let round = memory.rounds.get(&facts.seen.name);
-            for pod in &facts.pods {
-                present.insert(pod.uid.clone());
+            for pod in facts.pods.iter() {
+                present.insert(pod.uid.as_str());
                 found.extend(look(known, facts, pod, round, is_first));
             }
         }
         let generation = |name: &str| facts.generations.iter().find(|facts| facts.seen.name == name);
         known.retain(|uid, pod| {
-            if !present.contains(uid) && !pod.has_a_cause {
+            let is_present = present.contains(uid.as_str());
+            if !is_present && !pod.has_a_cause {
                 // It was deleted without any grace, or the watch was away meanwhile.
                 let round = memory.rounds.get(&pod.generation);
                 let stands = generation(&pod.generation).is_some_and(|facts| chosen_one_stands(facts, round));
                 let cause = pod.cause(uid, round, stands);
                 found.push(Departure { generation: pod.generation.clone(), pod: pod.name.clone(), cause });
             }
-            present.contains(uid)
+            is_present
         });
         found
     }
@@ -130,16 +134,19 @@ fn look(
     is_first: bool,
 ) -> Vec<Departure> {
     let goes = pod.is_deleting || pod.is_finished;
-    let (generation, name) = (facts.seen.name.clone(), pod.name.clone());
-    let of = |cause| Departure { generation: generation.clone(), pod: name.clone(), cause };
-    let before = known.entry(pod.uid.clone()).or_insert_with(|| Known {
-        generation: generation.clone(),
-        name: name.clone(),
-        restarts: if is_first { pod.restarts } else { 0 },
-        disruption: None,
-        was_chosen: false,
-        has_a_cause: is_first && goes,
-    });
+    let of = |cause| Departure { generation: facts.seen.name.clone(), pod: pod.name.clone(), cause };
+    if !known.contains_key(&pod.uid) {
+        let new = Known {
+            generation: facts.seen.name.clone(),
+            name: pod.name.clone(),
+            restarts: if is_first { pod.restarts } else { 0 },
+            disruption: None,
+            was_chosen: false,
+            has_a_cause: is_first && goes,
+        };
+        known.insert(pod.uid.clone(), new);
+    }
+    let Some(before) = known.get_mut(&pod.uid) else { return Vec::new() };
     let crashes = pod.restarts.saturating_sub(before.restarts).min(CRASHES_MAX);
     (before.restarts, before.disruption) = (pod.restarts, pod.disruption.or(before.disruption));
     let is_chosen = round.is_some_and(|round| round.lowered.is_some() && round.names(&pod.uid));

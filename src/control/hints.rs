@@ -102,6 +102,9 @@ impl HintIndex {
 
     /// The jobs for a queue whose pools are in these namespaces.
     pub fn of_queue(&mut self, key: &QueueKey, namespaces: &BTreeSet<&str>) -> Hints {
+        if !self.concern(key) {
+            return Hints::default();
+        }
         let stacks = || {
             let named = |shelf: &(&String, &Shelf)| namespaces.contains(shelf.0.as_str());
             self.namespaces.iter().filter(named)
@@ -123,7 +126,12 @@ impl HintIndex {
         hints
     }
 
-    /// Looks at every hint against the queues that its jobs are for, if it is time to. Forgets queues that are gone. Where the
+    /// Whether there is any for a queue of this name.
+    pub fn concern(&self, key: &QueueKey) -> bool {
+        self.namespaces.values().any(|shelf| shelf.by_queue.contains_key(key.queue()))
+    }
+
+    /// Looks at every hint against the queues that its jobs are for, if it is time to; other queues are not asked for. Where the
     /// pools are not known yet, no hint can be told to be over.
     pub fn review(&mut self, queues: &BTreeMap<QueueKey, Queue>, watched: &Watched, now: Timestamp, at: Instant) {
         self.queues.retain(|key, _| queues.contains_key(key));
@@ -223,7 +231,7 @@ fn jobs_for<'a>(hint: &'a HintView, key: &'a QueueKey) -> impl Iterator<Item = &
 fn is_for(job: &HintedJob, key: &QueueKey) -> bool {
     job.queue == key.queue()
         && match key {
-            QueueKey::Known(identity, _) => may_be_of(job, identity),
+            QueueKey::Known(_, identity) => may_be_of(job, identity),
             QueueKey::Unknown(..) => true,
         }
 }
@@ -274,7 +282,7 @@ mod tests {
 
     fn key(queue: &str) -> QueueKey {
         let token = crate::sense::poll::TokenKey::File("/mnt/token".to_owned());
-        QueueKey::Unknown(token, queue.to_owned())
+        QueueKey::Unknown(queue.to_owned(), token)
     }
 
     #[test]
@@ -353,7 +361,7 @@ mod tests {
         let mut index = HintIndex::default();
         index.take_in(&watched);
         let identity = Identity { organization: "acme".to_owned(), cluster: Some("Default cluster".to_owned()) };
-        let key = QueueKey::Known(identity, "linux".to_owned());
+        let key = QueueKey::Known("linux".to_owned(), identity);
         assert_eq!(index.of_queue(&key, &BTreeSet::from(["ci"])).jobs(), Jobs(1));
     }
 }

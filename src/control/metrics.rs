@@ -87,6 +87,9 @@ pub struct PoolNumbers {
     pub reading_age_seconds: Option<f64>,
 }
 
+/// Seconds since the last good reading of a pool.
+pub type ReadingAge = Gauge<f64, AtomicU64>;
+
 /// A tick of a few pools takes well below a millisecond, one of hundreds some ten.
 const TICK_BUCKETS_SECONDS: [f64; 9] = [0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0];
 
@@ -102,7 +105,7 @@ pub struct Metrics {
     replicas: Family<ReplicaLabels, Gauge>,
     jobs: Family<JobLabels, Gauge>,
     demand: Family<PoolLabels, Gauge>,
-    reading_age: Family<PoolLabels, Gauge<f64, AtomicU64>>,
+    reading_age: Family<PoolLabels, ReadingAge>,
     conditions: Family<ConditionLabels, Gauge>,
     writes: Family<WriteLabels, Counter>,
     buildkite_requests: Family<OutcomeLabels, Counter>,
@@ -216,9 +219,9 @@ impl Metrics {
         self.reading_age.get_or_create(labels).set(numbers.reading_age_seconds.unwrap_or(f64::NAN));
     }
 
-    /// The age of a pool's reading.
-    pub fn reading_age(&self, labels: &PoolLabels, seconds: f64) {
-        self.reading_age.get_or_create(labels).set(seconds);
+    /// The age of a pool's reading, to be set as often as it is looked at.
+    pub fn reading_age(&self, labels: &PoolLabels) -> ReadingAge {
+        self.reading_age.get_or_create(labels).clone()
     }
 
     /// One condition of a pool.

@@ -11,14 +11,15 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{
-    overlay::Overlay,
+    metrics::ReadingAge,
+    observe::Candidate,
     pool_status,
     readings::Seen,
     run::Config,
-    snapshot::{GenerationFacts, NamespaceSnapshot},
-    tick::Candidate,
+    snapshot::{Beside, GenerationFacts, NamespaceSnapshot},
 };
 use crate::{
+    buildkite::Identity,
     cluster::{
         cell::NamespaceCells,
         events::PoolReference,
@@ -28,7 +29,6 @@ use crate::{
         generation::{self, Owner, Planned},
         render::Overrides,
     },
-    sense::probe::Look,
 };
 
 /// What is carried from tick to tick. All of it that matters stands in the pool's status as well.
@@ -39,7 +39,11 @@ pub struct PoolState {
     /// What the policy remembers, as recorded.
     pub memory: Memory,
     /// The status as it stands, as far as we wrote or read it.
-    pub status: Value,
+    status: Value,
+    /// The identity in it.
+    identity: Option<Identity>,
+    /// The series that moves while nothing else does.
+    pub reading_age: Option<ReadingAge>,
     /// When it was last written.
     pub status_written_at: Option<Instant>,
     /// The last change that was logged and not made, so that each is logged once.
@@ -98,7 +102,7 @@ impl Quiet {
         companions: &[PoolName],
     ) -> bool {
         Arc::ptr_eq(&self.view, &candidate.facts.view)
-            && self.seen == candidate.seen
+            && self.seen.says_the_same(&candidate.seen)
             && self.decision.as_ref() == decision
             && self.generations == candidate.facts.generations
             && self.plan == candidate.plan
@@ -114,19 +118,25 @@ pub(super) type PlanResult = Result<Arc<Planned>, Vec<Problem>>;
 struct PlanKey {
     generation: i64,
     template: Option<Arc<PodTemplateView>>,
-    existing: BTreeMap<String, String>,
+    /// What each generation is made of, and its name.
+    existing: Vec<(String, String)>,
 }
 
 impl PlanKey {
     /// An object in a cell never changes; a changed one is another object.
-    fn is_same(&self, other: &Self) -> bool {
-        let same_template = match (&self.template, &other.template) {
+    fn is_of(&self, generation: i64, template: Option<&Arc<PodTemplateView>>, generations: &[GenerationFacts]) -> bool {
+        let same_template = match (&self.template, template) {
             (Some(one), Some(another)) => Arc::ptr_eq(one, another),
             (None, None) => true,
             (Some(_), None) | (None, Some(_)) => false,
         };
-        self.generation == other.generation && same_template && self.existing == other.existing
+        let existing = self.existing.iter().map(|(inputs, name)| (inputs.as_str(), name.as_str()));
+        self.generation == generation && same_template && existing.eq(existing_of(generations))
     }
+}
+
+fn existing_of(generations: &[GenerationFacts]) -> impl Iterator<Item = (&str, &str)> {
+    generations.iter().filter_map(|facts| Some((facts.inputs.as_deref()?, facts.seen.name.as_str())))
 }
 
 impl PoolState {
@@ -136,7 +146,9 @@ impl PoolState {
         Self {
             name: view.name.clone(),
             memory: pool_status::memory(&status),
+            identity: pool_status::identity(&status),
             status,
+            reading_age: None,
             status_written_at: None,
             logged: None,
             is_status_unsure: false,
@@ -146,6 +158,22 @@ impl PoolState {
             sign_refusal: None,
             planned: None,
         }
+    }
+
+    /// The status as it stands, as far as we wrote or read it.
+    pub const fn status(&self) -> &Value {
+        &self.status
+    }
+
+    /// The identity in the status.
+    pub const fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
+    }
+
+    /// This status stands now.
+    pub fn now_stands(&mut self, status: Value) {
+        self.identity = pool_status::identity(&status);
+        self.status = status;
     }
 
     /// A scale of ours did not land and never will: whatever stands there now is as it was, or somebody else's, also between our
@@ -158,23 +186,21 @@ impl PoolState {
 
     /// The generation that the definition asks for now; rendered again only when something of it changed.
     pub fn plan(&mut self, view: &PoolView, valid: &ValidPool, facts: &PlanInputs<'_>) -> PlanResult {
-        let existing: BTreeMap<String, String> = facts
-            .generations
-            .iter()
-            .filter_map(|generation| Some((generation.inputs.clone()?, generation.seen.name.clone())))
-            .collect();
         let template = match &valid.template {
             TemplateSource::Inline(_) => None,
             TemplateSource::Reference(name) => facts.cells.templates.get(name),
         };
-        let key = PlanKey { generation: view.generation, template, existing };
         if let Some((known, plan)) = &self.planned
-            && known.is_same(&key)
+            && known.is_of(view.generation, template.as_ref(), facts.generations)
         {
             return plan.clone();
         }
+        let owned = |(inputs, name): (&str, &str)| (inputs.to_owned(), name.to_owned());
+        let existing = existing_of(facts.generations).map(owned).collect();
+        let key = PlanKey { generation: view.generation, template, existing };
+        let existing: BTreeMap<String, String> = key.existing.iter().cloned().collect();
         let overrides = Overrides::of(valid, facts.config.endpoint.as_deref(), facts.config.first.as_ref());
-        let plan = make_plan(view, valid, key.template.as_deref(), &overrides, &key.existing).map(Arc::new);
+        let plan = make_plan(view, valid, key.template.as_deref(), &overrides, &existing).map(Arc::new);
         self.planned = Some((key, plan.clone()));
         plan
     }
@@ -230,14 +256,9 @@ pub struct PoolFacts {
 
 impl PoolFacts {
     /// Out of the cells.
-    pub fn gather(
-        view: Arc<PoolView>,
-        namespace: &NamespaceSnapshot,
-        overlay: &Overlay,
-        said: &dyn Fn(&str) -> Option<Look>,
-    ) -> Self {
+    pub fn gather(view: Arc<PoolView>, namespace: &NamespaceSnapshot, beside: Beside<'_>) -> Self {
         let adopt = view.pool.as_ref().ok().and_then(|valid| valid.adopt.as_deref());
-        let generations = namespace.generations(&view, adopt, overlay, said);
+        let generations = namespace.generations(&view, adopt, beside);
         Self { view, generations }
     }
 

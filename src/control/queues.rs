@@ -1,19 +1,17 @@
 //! Pools of one queue, put together for the policy.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use kitepool_api::OtherAgents;
 use kitepool_policy::{
     decision::Decision,
-    hints::Hints,
-    memory::Memory,
-    observation::{Generation, PoolObservation, QueueObservation},
+    observation::{PoolObservation, QueueObservation, Reading, Trouble},
     spec::PoolName,
     units::{Agents, Pods},
     unsatisfiable::Watch,
 };
 
-use super::{hints::HintIndex, pool::PoolFacts, readings::QueueKey, snapshot::GenerationFacts, tick::Candidate};
+use super::{hints::HintIndex, observe::Candidate, pool::PoolFacts, readings::QueueKey};
 
 /// A pool of a queue.
 #[derive(Debug)]
@@ -40,8 +38,6 @@ pub struct Queue {
     pub observation: QueueObservation,
     /// Its pools.
     pub members: BTreeMap<PoolName, Member>,
-    /// Whether agents that are not ours count: one pool that says so is enough, since they serve the queue as a whole.
-    counts_others: bool,
 }
 
 impl Queue {
@@ -54,102 +50,87 @@ impl Queue {
     fn companions_of(&self, pool: &PoolName) -> Vec<PoolName> {
         self.members.keys().filter(|name| *name != pool).cloned().collect()
     }
-}
 
-/// The queues of all valid pools.
-pub(super) fn by_key(
-    candidates: &[Candidate],
-    broken: &[PoolFacts],
-    hints: &mut HintIndex,
-) -> BTreeMap<QueueKey, Queue> {
-    let mut queues: BTreeMap<QueueKey, Queue> = BTreeMap::new();
-    for (place, candidate) in candidates.iter().enumerate() {
-        let queue = queues.entry(candidate.seen.key.clone()).or_insert_with(|| Queue {
-            observation: QueueObservation {
-                queue: candidate.valid.queue.clone(),
-                reading: candidate.seen.reading,
-                hints: Hints::default(),
-                standing: Agents::ZERO,
-                pools: Vec::new(),
-                watch: Watch::default(),
-            },
-            members: BTreeMap::new(),
-            counts_others: false,
-        });
-        queue.counts_others |= candidate.valid.other_agents == OtherAgents::Count;
+    /// Of all its pools.
+    pub(super) fn of(key: &QueueKey, candidates: &[Candidate], broken: &[PoolFacts], hints: &mut HintIndex) -> Self {
+        // One pool that says so is enough, since they serve the queue as a whole.
+        let counts_others = candidates.iter().any(|candidate| candidate.valid.other_agents == OtherAgents::Count);
+        let member = |(place, candidate): (usize, &Candidate)| {
+            let view = candidate.view();
+            (view.name.clone(), Member { uid: view.uid.clone(), place })
+        };
+        let members: BTreeMap<PoolName, Member> = candidates.iter().enumerate().map(member).collect();
         // Several tokens may see the queue; the one that is doing best speaks for it.
-        if better(&candidate.seen.reading, &queue.observation.reading) {
-            queue.observation.reading = candidate.seen.reading;
-        }
-        let member = Member { uid: candidate.view().uid.clone(), place };
-        queue.members.insert(candidate.view().name.clone(), member);
-        queue.observation.pools.push(PoolObservation {
-            spec: candidate.valid.spec.clone(),
-            memory: candidate.memory.clone(),
-            generations: candidate.facts.generations.iter().map(|facts| seen(facts, &candidate.memory)).collect(),
-            wanted_generation: candidate.plan.as_ref().ok().map(|planned| planned.name.clone()),
-        });
-    }
-    for (key, queue) in &mut queues {
-        let namespaces = queue.members.keys().map(|pool| pool.namespace.as_str()).collect();
-        queue.observation.hints = hints.of_queue(key, &namespaces);
-        let standing = standing(key.queue(), &queue.members, broken);
+        let readings = candidates.iter().map(|candidate| candidate.seen.reading);
+        let best = readings.reduce(|best, reading| if better(&reading, &best) { reading } else { best });
+        let namespaces = members.keys().map(|pool| pool.namespace.as_str()).collect();
+        let mut observation = QueueObservation {
+            queue: key.queue().to_owned(),
+            reading: best.unwrap_or(Reading { last_good: None, trouble: Some(Trouble::NotRead) }),
+            hints: hints.of_queue(key, &namespaces),
+            standing: standing(key.queue(), &members, broken),
+            pools: candidates.iter().map(seen).collect(),
+            watch: Watch::default(),
+        };
         // Those of broken pools are connected as well.
-        let foreign = if queue.counts_others { foreign(&queue.observation).minus(standing) } else { Agents::ZERO };
-        queue.observation.standing = standing.plus(foreign);
+        let foreign = if counts_others { foreign(&observation).minus(observation.standing) } else { Agents::ZERO };
+        observation.standing = observation.standing.plus(foreign);
+        Self { observation, members }
     }
-    queues
-}
 
-/// The decisions about so many candidates, by their places. `decide` answers with those of a queue, or with none where they would
-/// break an invariant.
-pub(super) fn decide(
-    queues: &BTreeMap<QueueKey, Queue>,
-    candidates: usize,
-    decide: impl Fn(&QueueKey, &QueueObservation) -> Vec<Decision>,
-) -> Vec<Decided> {
-    let mut all: Vec<Decided> = std::iter::repeat_with(Decided::default).take(candidates).collect();
-    for (key, queue) in queues {
-        for (pool, member) in &queue.members {
+    /// The decisions about its pools, by their places. `decide` answers with those of the queue, or with none where they would break
+    /// an invariant.
+    pub(super) fn decide(&self, decide: impl FnOnce(&QueueObservation) -> Vec<Decision>) -> Vec<Decided> {
+        let mut all: Vec<Decided> = std::iter::repeat_with(Decided::default).take(self.members.len()).collect();
+        for (pool, member) in &self.members {
             if let Some(decided) = all.get_mut(member.place) {
-                decided.companions = queue.companions_of(pool);
+                decided.companions = self.companions_of(pool);
             }
         }
-        for decision in decide(key, &queue.observation) {
-            let place = queue.members.get(&decision.pool).map(|member| member.place);
+        for decision in decide(&self.observation) {
+            let place = self.members.get(&decision.pool).map(|member| member.place);
             if let Some(decided) = place.and_then(|place| all.get_mut(place)) {
                 decided.decision = Some(decision);
             }
         }
+        all
     }
-    all
 }
 
-/// When a pod was asked matters for those that are chosen; of all others it would make every tick news.
-fn seen(facts: &GenerationFacts, memory: &Memory) -> Generation {
-    let mut seen = facts.seen.clone();
-    let round = memory.rounds.get(&seen.name);
-    for pod in &mut seen.agents {
-        pod.asked_at = pod.asked_at.filter(|_| round.is_some_and(|round| round.names(&pod.uid)));
+fn seen(candidate: &Candidate) -> PoolObservation {
+    PoolObservation {
+        spec: candidate.valid.spec.clone(),
+        memory: candidate.memory.clone(),
+        generations: candidate.facts.generations.iter().map(|facts| facts.seen.clone()).collect(),
+        wanted_generation: candidate.plan.as_ref().ok().map(|planned| planned.name.clone()),
     }
-    seen
 }
 
-/// The watch of each queue looks at what is seen of it now. Queues that are gone take theirs along.
-pub(super) fn watch(queues: &mut BTreeMap<QueueKey, Queue>, watches: &mut BTreeMap<QueueKey, Watch>) {
-    watches.retain(|key, _| queues.contains_key(key));
-    for (key, queue) in queues {
-        let watch = watches.entry(key.clone()).or_default();
+/// What the readings of each queue have in common. A new term begins anew, which costs a minute's delay.
+#[derive(Debug, Default)]
+pub(super) struct Watches(HashMap<QueueKey, (Watch, u64)>);
+
+impl Watches {
+    /// Looks at what is seen of a queue in this pass.
+    pub(super) fn look(&mut self, key: &QueueKey, queue: &mut Queue, pass: u64) {
+        if !self.0.contains_key(key) {
+            self.0.insert(key.clone(), (Watch::default(), pass));
+        }
+        let Some((watch, seen_in)) = self.0.get_mut(key) else { return };
+        *seen_in = pass;
         watch.look(&queue.observation);
         queue.observation.watch.clone_from(watch);
+    }
+
+    /// Forgets queues that were not seen in this pass.
+    pub(super) fn forget_all_but(&mut self, pass: u64) {
+        self.0.retain(|_, (_, seen_in)| *seen_in == pass);
     }
 }
 
 /// One without trouble is better; among those, the later one.
-fn better(a: &kitepool_policy::observation::Reading, b: &kitepool_policy::observation::Reading) -> bool {
-    let rank = |reading: &kitepool_policy::observation::Reading| {
-        (reading.trouble.is_none(), reading.last_good.map(|good| good.at))
-    };
+fn better(a: &Reading, b: &Reading) -> bool {
+    let rank = |reading: &Reading| (reading.trouble.is_none(), reading.last_good.map(|good| good.at));
     rank(a) > rank(b)
 }
 

@@ -23,19 +23,20 @@ use crate::{
 pub const DEFAULT_ENDPOINT: &str = "https://agent.buildkite.com/v3";
 
 /// The queue that a pool serves. Pools of one queue are decided about together.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum QueueKey {
-    /// Whose it is is known: tokens of the same cluster see the same queue.
-    Known(Identity, String),
+    /// Whose it is is known: tokens of the same cluster see the same queue. The queue comes first, since it tells two keys apart
+    /// at once.
+    Known(String, Identity),
     /// Not yet: only the same token is surely the same queue.
-    Unknown(TokenKey, String),
+    Unknown(String, TokenKey),
 }
 
 impl QueueKey {
     /// The queue's key at Buildkite.
     pub fn queue(&self) -> &str {
         match self {
-            Self::Known(_, queue) | Self::Unknown(_, queue) => queue,
+            Self::Known(queue, _) | Self::Unknown(queue, _) => queue,
         }
     }
 }
@@ -43,8 +44,8 @@ impl QueueKey {
 impl std::fmt::Display for QueueKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Known(identity, queue) => write!(f, "{queue} of {identity}"),
-            Self::Unknown(token, queue) => write!(f, "{queue}, by {token}"),
+            Self::Known(queue, identity) => write!(f, "{queue} of {identity}"),
+            Self::Unknown(queue, token) => write!(f, "{queue}, by {token}"),
         }
     }
 }
@@ -62,6 +63,20 @@ pub struct Seen {
     pub token_problem: Option<String>,
     /// What is wrong with the reading.
     pub trouble: Option<String>,
+}
+
+impl Seen {
+    /// Whether a newer answer says the same. How old it is shows in what is decided by it, and in a series of its own.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        let load = |seen: &Self| seen.reading.last_good.map(|good| good.load);
+        let Self { reading, key, identity, token_problem, trouble } = self;
+        load(self) == load(other)
+            && reading.trouble == other.reading.trouble
+            && *key == other.key
+            && *identity == other.identity
+            && *token_problem == other.token_problem
+            && *trouble == other.trouble
+    }
 }
 
 /// The readings of one term.
@@ -117,8 +132,8 @@ impl Readings {
         // Under another identity than the pool knows, its queue is still the one it knew.
         let identity = expected.or(look.identity);
         let key = match &identity {
-            Some(identity) => QueueKey::Known(identity.clone(), queue),
-            None => QueueKey::Unknown(token, queue),
+            Some(identity) => QueueKey::Known(queue, identity.clone()),
+            None => QueueKey::Unknown(queue, token),
         };
         Seen { reading: look.reading, key, identity, trouble: token_problem.clone().or(look.trouble), token_problem }
     }

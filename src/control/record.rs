@@ -300,7 +300,7 @@ mod tests {
     }
 
     fn key() -> QueueKey {
-        QueueKey::Unknown(TokenKey::File("/mnt/token".to_owned()), "linux".to_owned())
+        QueueKey::Unknown("linux".to_owned(), TokenKey::File("/mnt/token".to_owned()))
     }
 
     fn opened(path: &Path, bytes_max: u64) -> (Recorder, Writing) {

@@ -9,9 +9,10 @@ use kitepool_policy::{
 use super::{
     conditions::ConditionType,
     metrics::{Metrics, PoolLabels, PoolNumbers},
+    observe::Candidate,
     pool::{PoolFacts, PoolState},
     status::Phase,
-    tick::{Candidate, Term},
+    tick::Term,
     verdict::Verdict,
 };
 use crate::cluster::cell::Health;
@@ -52,9 +53,10 @@ pub(super) fn pool(
 }
 
 /// The one series that moves while nothing else does.
-pub(super) fn reading_age(metrics: &Metrics, candidate: &Candidate, now: Timestamp) {
+pub(super) fn reading_age(metrics: &Metrics, state: &mut PoolState, candidate: &Candidate, now: Timestamp) {
     if let Some(good) = candidate.seen.reading.last_good {
-        metrics.reading_age(&labels(&candidate.view().name), now.duration_since(good.at).as_secs_f64());
+        let age = state.reading_age.get_or_insert_with(|| metrics.reading_age(&labels(&candidate.view().name)));
+        age.set(now.duration_since(good.at).as_secs_f64());
     }
 }
 

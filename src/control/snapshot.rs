@@ -1,15 +1,19 @@
 //! One instant's picture of a pool, out of the cells and of what our own writes left that the watch has not shown yet.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use kitepool_api::GENERATION_LABEL;
 use kitepool_policy::{
+    memory::{Memory, Round},
     observation::{AgentPod, AgentState, Generation, PodCounts, Rank, Sign},
     units::Pods,
 };
 
-use super::{act::Landed, overlay::Overlay};
+use super::{
+    act::Landed,
+    joined::{self, Joined},
+    overlay::Overlay,
+};
 use crate::{
     agents::Silence,
     cluster::{
@@ -24,18 +28,21 @@ use crate::{
 /// A namespace's Deployments and the pods of each.
 #[derive(Debug)]
 pub struct NamespaceSnapshot {
-    deployments: Arc<BTreeMap<String, Arc<DeploymentView>>>,
-    /// Those that pools made, by the pool's uid, oldest first: a look at all of them for each pool would be a square.
-    owned: BTreeMap<String, Vec<Arc<DeploymentView>>>,
-    counts: BTreeMap<String, PodCounts>,
-    /// Those of each generation, in the order of names.
-    pods: BTreeMap<String, Vec<Arc<PodView>>>,
-    /// One of each generation that has any.
-    failures: BTreeMap<String, Failure>,
-    strangers: Vec<Arc<PodView>>,
+    joined: Arc<Joined>,
     /// Whether the watch of Deployments is well.
     pub(super) is_followed: bool,
     now: Timestamp,
+}
+
+/// What is known of a pool besides its namespace.
+#[derive(Clone, Copy)]
+pub struct Beside<'a> {
+    /// What our own writes left.
+    pub overlay: &'a Overlay,
+    /// What the agents of the pod with this uid said last.
+    pub said: &'a dyn Fn(&str) -> Option<Look>,
+    /// The pool's memory.
+    pub memory: &'a Memory,
 }
 
 /// A generation with what the shell needs besides the policy.
@@ -56,76 +63,70 @@ pub struct GenerationFacts {
     /// Why one of its ready pods has not said for long what its agents do: the first by name, and the reason.
     pub silence: Option<(String, Silence)>,
     /// Its pods, of an adopted one none.
-    pub pods: Vec<Arc<PodView>>,
+    pub pods: joined::Pods,
 }
 
 /// A ready pod whose agents say nothing for so long is told of. A rollout of a `NetworkPolicy` or a node under load takes minutes.
 const SILENCE_MAX: SignedDuration = SignedDuration::from_mins(10);
 
 impl NamespaceSnapshot {
-    /// Counts every pod once, as it is at this instant.
+    /// Of a namespace as it is at this instant.
     pub fn take(cells: &NamespaceCells, now: Timestamp) -> Self {
-        let mut counts: BTreeMap<String, PodCounts> = BTreeMap::new();
-        let mut pods: BTreeMap<String, Vec<Arc<PodView>>> = BTreeMap::new();
-        let mut failures = BTreeMap::new();
-        let mut strangers = Vec::new();
-        for pod in cells.pods.objects().values() {
-            match pod.labels.get(GENERATION_LABEL) {
-                Some(generation) => {
-                    let failure = count(counts.entry(generation.clone()).or_default(), pod, now);
-                    if let Some(failure) = failure {
-                        failures.entry(generation.clone()).or_insert(failure);
-                    }
-                    pods.entry(generation.clone()).or_default().push(Arc::clone(pod));
-                }
-                None => strangers.push(Arc::clone(pod)),
-            }
-        }
-        let is_followed = cells.deployments.health() == Health::Following;
-        let deployments = cells.deployments.objects();
-        let mut owned: BTreeMap<String, Vec<Arc<DeploymentView>>> = BTreeMap::new();
-        for deployment in deployments.values() {
-            if let Some(owner) = &deployment.owner_uid {
-                owned.entry(owner.clone()).or_default().push(Arc::clone(deployment));
-            }
-        }
-        for own in owned.values_mut() {
-            own.sort_by(|a, b| (a.created_at, &a.name).cmp(&(b.created_at, &b.name)));
-        }
-        Self { deployments, owned, counts, pods, failures, strangers, is_followed, now }
+        Self::of(Arc::new(Joined::of(cells)), cells, now)
+    }
+
+    /// The same of what was put together before.
+    pub fn of(joined: Arc<Joined>, cells: &NamespaceCells, now: Timestamp) -> Self {
+        Self { joined, is_followed: cells.deployments.health() == Health::Following, now }
     }
 
     /// The generations of a pool, oldest first, the adopted one before all, with what its agents said.
-    pub fn generations(
-        &self,
-        pool: &PoolView,
-        adopt: Option<&str>,
-        overlay: &Overlay,
-        said: &dyn Fn(&str) -> Option<Look>,
-    ) -> Vec<GenerationFacts> {
-        let own = self.owned.get(&pool.uid).into_iter().flatten();
+    pub fn generations(&self, pool: &PoolView, adopt: Option<&str>, beside: Beside<'_>) -> Vec<GenerationFacts> {
+        let own = self.joined.owned_by(&pool.uid);
         let adopted =
-            adopt.and_then(|name| self.deployments.get(name)).filter(|deployment| deployment.owner_uid.is_none());
+            adopt.and_then(|name| self.joined.deployment(name)).filter(|deployment| deployment.owner_uid.is_none());
 
         let mut facts = Vec::new();
         for (deployment, is_adopted) in adopted.into_iter().map(|d| (d, true)).chain(own.map(|d| (d, false))) {
-            facts.extend(self.facts(deployment, is_adopted, overlay.get(&pool.uid, &deployment.name)));
+            facts.extend(self.facts(deployment, is_adopted, beside.overlay.get(&pool.uid, &deployment.name)));
         }
-        facts.extend(self.created(pool, overlay));
+        facts.extend(self.created(pool, beside.overlay));
         for facts in facts.iter_mut().filter(|facts| !facts.seen.adopted) {
-            facts.pods = self.pods.get(&facts.seen.name).cloned().unwrap_or_default();
-            facts.silence = facts.pods.iter().find_map(|pod| silent(pod, said(&pod.uid), self.now));
-            let there = facts.pods.iter().filter(|pod| !pod.is_finished);
-            facts.seen.agents = there.map(|pod| listed(pod, said(&pod.uid), self.now)).collect();
-            for pod in facts.seen.agents.iter_mut().filter(|pod| overlay.is_moving(&pod.uid)) {
-                pod.sign = Sign::Moving;
-            }
+            self.hear(facts, beside);
         }
         facts
     }
 
+    /// Adds what the agents of its pods said.
+    fn hear(&self, facts: &mut GenerationFacts, beside: Beside<'_>) {
+        let round = beside.memory.rounds.get(&facts.seen.name);
+        let mut agents = Vec::with_capacity(facts.pods.len());
+        for pod in facts.pods.iter() {
+            let said = (beside.said)(&pod.uid);
+            if facts.silence.is_none() {
+                facts.silence = silent(pod, said, self.now);
+            }
+            if !pod.is_finished {
+                let mut listed = listed(pod, said, round, self.now);
+                if beside.overlay.is_moving(&pod.uid) {
+                    listed.sign = Sign::Moving;
+                }
+                agents.push(listed);
+            }
+        }
+        facts.seen.agents = agents;
+    }
+
     fn facts(&self, deployment: &DeploymentView, adopted: bool, landed: Option<Landed>) -> Option<GenerationFacts> {
-        let pods = if adopted { self.count_selected(deployment) } else { self.counts_of(&deployment.name) };
+        let of_generation = self.joined.pods_of(&deployment.name);
+        let (mut pods, failure) = self.counted(of_generation);
+        if adopted {
+            // One that another pool made has our label on its pods; others are told by its selector. It is never the wanted
+            // generation, so why they fail is nobody's question here.
+            for pod in self.joined.strangers().iter().filter(|pod| deployment.selects(&pod.labels)) {
+                let _ = count(&mut pods, pod, self.now);
+            }
+        }
         // Only a write that the cell does not show yet counts.
         let landed = match landed {
             Some(Landed::Deleted) => return None,
@@ -144,60 +145,58 @@ impl NamespaceSnapshot {
         Some(GenerationFacts {
             seen: Generation { name: deployment.name.clone(), adopted, replicas, settled, pods, agents: Vec::new() },
             silence: None,
-            pods: Vec::new(),
+            pods: if adopted { Arc::new([]) } else { Arc::clone(of_generation) },
             uid: deployment.uid.clone(),
             foreign_scaler: deployment.foreign_scaler.clone(),
             pods_refused: deployment.pods_refused.clone(),
             inputs: deployment.annotations.get(INPUTS_ANNOTATION).cloned(),
-            failure: self.failures.get(&deployment.name).cloned(),
+            failure,
         })
     }
 
     /// Deployments that we created and the watch has not shown.
     fn created(&self, pool: &PoolView, overlay: &Overlay) -> Vec<GenerationFacts> {
-        overlay
-            .of_pool(&pool.uid)
-            .filter(|(name, _)| !self.deployments.contains_key(*name))
-            .filter_map(|(name, landed)| match landed {
-                Landed::Replicas { replicas, .. } => Some(GenerationFacts {
-                    seen: Generation {
-                        name: name.to_owned(),
-                        adopted: false,
-                        replicas,
-                        settled: false,
-                        pods: self.counts_of(name),
-                        agents: Vec::new(),
-                    },
-                    silence: None,
-                    pods: Vec::new(),
-                    uid: String::new(),
-                    foreign_scaler: None,
-                    pods_refused: None,
-                    inputs: None,
-                    failure: self.failures.get(name).cloned(),
-                }),
-                Landed::Deleted => None,
-            })
-            .collect()
+        let unseen = overlay.of_pool(&pool.uid).filter(|(name, _)| self.joined.deployment(name).is_none());
+        let made = unseen.filter_map(|(name, landed)| Some((name, landed.stands_at()?)));
+        made.map(|(name, replicas)| {
+            let pods_of_it = self.joined.pods_of(name);
+            let (pods, failure) = self.counted(pods_of_it);
+            let seen = Generation {
+                name: name.to_owned(),
+                adopted: false,
+                replicas,
+                settled: false,
+                pods,
+                agents: Vec::new(),
+            };
+            GenerationFacts {
+                seen,
+                silence: None,
+                pods: Arc::clone(pods_of_it),
+                uid: String::new(),
+                foreign_scaler: None,
+                pods_refused: None,
+                inputs: None,
+                failure,
+            }
+        })
+        .collect()
     }
 
-    fn counts_of(&self, generation: &str) -> PodCounts {
-        self.counts.get(generation).copied().unwrap_or_default()
-    }
-
-    /// A Deployment that another pool made and this one adopts has our label on its pods.
-    fn count_selected(&self, deployment: &DeploymentView) -> PodCounts {
-        let mut counts = self.counts_of(&deployment.name);
-        for pod in self.strangers.iter().filter(|pod| deployment.selects(&pod.labels)) {
-            // It is never the wanted generation, so why they fail is nobody's question here.
-            let _ = count(&mut counts, pod, self.now);
+    /// The pods of a generation by what they are, and why the first of those fails that do.
+    fn counted(&self, pods: &joined::Pods) -> (PodCounts, Option<Failure>) {
+        let mut counts = PodCounts::default();
+        let mut first = None;
+        for pod in pods.iter() {
+            let failure = count(&mut counts, pod, self.now);
+            first = first.or(failure);
         }
-        counts
+        (counts, first)
     }
 
     /// Whether the cell shows what our write left, so that the overlay's entry has done its work.
     pub(super) fn shows(&self, name: &str, landed: Landed) -> bool {
-        let seen = self.deployments.get(name);
+        let seen = self.joined.deployment(name);
         match landed {
             Landed::Replicas { resource_version, .. } => {
                 seen.is_some_and(|deployment| deployment.resource_version >= resource_version)
@@ -211,7 +210,10 @@ impl NamespaceSnapshot {
 ///
 /// One that is not ready and in which nothing listens has no agent that could take a job: it is not registered yet, or its
 /// process is gone. Whatever else says nothing may run one.
-fn listed(pod: &PodView, said: Option<Look>, now: Timestamp) -> AgentPod {
+///
+/// When a pod was asked matters for those that are chosen; of all others it would make every tick news.
+fn listed(pod: &PodView, said: Option<Look>, round: Option<&Round>, now: Timestamp) -> AgentPod {
+    let is_chosen = round.is_some_and(|round| round.names(&pod.uid));
     let has_nobody = !pod.is_ready && (pod.ip.is_none() || !pod.agent_runs);
     let state = match said.map(|look| look.heard) {
         Some(Heard::Said(said)) if said.busy.is_zero() => AgentState::Idle,
@@ -225,7 +227,7 @@ fn listed(pod: &PodView, said: Option<Look>, now: Timestamp) -> AgentPod {
         uid: pod.uid.clone(),
         state,
         since: said.map(|look| look.since).or(pod.created_at).unwrap_or(now),
-        asked_at: said.filter(|look| matches!(look.heard, Heard::Said(_))).map(|look| look.at),
+        asked_at: said.filter(|look| is_chosen && matches!(look.heard, Heard::Said(_))).map(|look| look.at),
         rank: match pod {
             PodView { node: None, .. } => Rank::Unassigned,
             PodView { is_pending: true, .. } => Rank::Pending,
@@ -283,6 +285,7 @@ fn count(counts: &mut PodCounts, pod: &PodView, now: Timestamp) -> Option<Failur
 mod tests {
     use std::time::Duration;
 
+    use kitepool_api::GENERATION_LABEL;
     use serde_json::json;
 
     use super::{super::overlay::OVERLAY_MAX, *};
@@ -321,8 +324,8 @@ mod tests {
     }
 
     fn seen(cells: &NamespaceCells, adopt: Option<&str>, overlay: &Overlay) -> Vec<Generation> {
-        let generations =
-            NamespaceSnapshot::take(cells, Timestamp::UNIX_EPOCH).generations(&pool(), adopt, overlay, &|_| None);
+        let beside = Beside { overlay, said: &|_| None, memory: &Memory::default() };
+        let generations = NamespaceSnapshot::take(cells, Timestamp::UNIX_EPOCH).generations(&pool(), adopt, beside);
         generations.into_iter().map(|generation| generation.seen).collect()
     }
 
@@ -362,7 +365,8 @@ mod tests {
         put("homeless", json!({ "phase": "Pending", "conditions": [unscheduled] }));
 
         let snapshot = NamespaceSnapshot::take(&cells, Timestamp::UNIX_EPOCH);
-        let generation = snapshot.generations(&pool(), None, &Overlay::default(), &|_| None).remove(0);
+        let beside = Beside { overlay: &Overlay::default(), said: &|_| None, memory: &Memory::default() };
+        let generation = snapshot.generations(&pool(), None, beside).remove(0);
         let expected = PodCounts { unready: Pods(3), failing: Pods(1), unscheduled: Pods(1), ..PodCounts::default() };
         assert_eq!(generation.seen.pods, expected);
         assert_eq!(generation.failure.unwrap().word, "ImageNotPulled");
@@ -375,7 +379,7 @@ mod tests {
         }))
         .unwrap();
         let at = Timestamp::UNIX_EPOCH;
-        let listed = listed(&pod.into(), heard.map(|heard| Look { heard, since: at, at }), at);
+        let listed = listed(&pod.into(), heard.map(|heard| Look { heard, since: at, at }), None, at);
         (listed.state, listed.rank, listed.is_leaving)
     }
 

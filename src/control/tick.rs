@@ -3,21 +3,26 @@
 //! A tick takes no input and keeps no promise to itself: whatever woke it, it looks at all pools again. What it carries from
 //! one to the next is what the status of each pool holds as well (its memory), and what cannot outlive the process (calls in
 //! flight, what they left that the watch has not shown).
+//!
+//! ```text
+//!  all pools: valid? token? ─► by queue ─┬─► one queue: observe ─► decide ─► check ─► ask, act ─┬─► what is left over: signs,
+//!                                        └──────────────── the next queue ◄─────────────────────┘   hints that are over
+//! ```
+//!
+//! Each queue goes the whole way before the next one begins, so that what is known of it is looked up once and is still in the
+//! processor's caches when it is used: with thousands of pools that is most of a tick's time.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
 
 use jiff::Timestamp;
-use kitepool_api::validate::ValidPool;
 use kitepool_policy::{
     decision::Decision,
-    memory::Memory,
     observation::{QueueObservation, Trouble},
     spec::{Mode, PoolName},
-    unsatisfiable::Watch,
 };
 use tokio::{sync::Notify, task::JoinSet, time::Instant};
 
@@ -27,25 +32,23 @@ use super::{
     departures::Departures,
     hint_sweep::HintSweep,
     hints::HintIndex,
+    joined::Joins,
+    observe::{self, Candidate},
     overlay::Overlay,
-    pool::{PlanInputs, PlanResult, PoolFacts, PoolState, Quiet, owner, reference},
+    pool::{PoolFacts, PoolState, Quiet, owner, reference},
     pool_status::{self, NewStatus},
-    queues::{self, Decided, Queue},
-    readings::{QueueKey, Readings, Seen},
+    queues::{Decided, Queue, Watches},
+    readings::{QueueKey, Readings},
     run::Shared,
     show,
-    signs::Signs,
-    snapshot::NamespaceSnapshot,
+    signs::{Signs, Wanted},
     verdict,
 };
 use crate::{
     cluster::{
         cell::{Health, NamespaceCells},
-        client::chain,
-        error::Error,
         events::Announcer,
         read::Reader,
-        view::PoolView,
         write::Writer,
     },
     sense::{probe::ProbeSet, watch::ClusterWatch},
@@ -74,35 +77,32 @@ pub struct Term {
     /// The same by the wall clock; names the term in the record.
     began_at: Timestamp,
     pub(super) watch: ClusterWatch,
-    readings: Readings,
-    writers: Writers,
+    pub(super) readings: Readings,
+    pub(super) writers: Writers,
     hints: HintIndex,
     sweep: HintSweep,
     pub(super) probes: ProbeSet,
     pub(super) signs: Signs,
     pub(super) departures: Departures,
     pub(super) announcer: Announcer,
-    pub(super) pools: BTreeMap<String, PoolState>,
+    /// By uid.
+    pub(super) pools: HashMap<String, PoolState>,
     /// How often all of them were looked at.
-    passes: u64,
+    pub(super) passes: u64,
+    pub(super) joins: Joins,
     pub(super) overlay: Overlay,
-    /// What the readings of each queue have in common. A new term begins anew, which costs a minute's delay.
-    watches: BTreeMap<QueueKey, Watch>,
+    watches: Watches,
 }
 
-/// A valid pool in this tick.
-pub(super) struct Candidate {
-    pub(super) facts: PoolFacts,
-    pub(super) valid: Arc<ValidPool>,
-    pub(super) plan: PlanResult,
-    pub(super) seen: Seen,
-    pub(super) memory: Memory,
-}
-
-impl Candidate {
-    pub(super) fn view(&self) -> &PoolView {
-        &self.facts.view
-    }
+/// What one pass comes to, over all queues.
+struct Pass {
+    /// Nothing but the hours changes anything.
+    is_calm: bool,
+    /// There was nothing to write.
+    is_settled: bool,
+    signs: Vec<Wanted>,
+    /// The queues of which there are hints.
+    hinted: BTreeMap<QueueKey, Queue>,
 }
 
 impl Term {
@@ -123,7 +123,8 @@ impl Term {
         let writers = Writers::new(Arc::clone(&writer), reader, last_word, shared.clock.clone(), Arc::clone(wake));
         let signs = Signs::new(Arc::clone(&writer), shared.clock.clone(), Arc::clone(wake));
         let sweep = HintSweep::new(writer, shared.metrics.clone(), shared.clock.clone());
-        let (pools, overlay, watches) = (BTreeMap::new(), Overlay::default(), BTreeMap::new());
+        let (pools, joins, overlay, watches) =
+            (HashMap::new(), Joins::default(), Overlay::default(), Watches::default());
         let hints = HintIndex::default();
         let (began, began_at) = (shared.clock.mono(), shared.clock.now());
         Self {
@@ -141,6 +142,7 @@ impl Term {
             announcer,
             pools,
             passes: 0,
+            joins,
             overlay,
             watches,
         }
@@ -153,31 +155,54 @@ impl Term {
             tracing::warn!(seconds = jump.as_secs(), "the wall clock jumped");
         }
         let now = self.shared.clock.now();
-        self.record();
+        self.take_in_outcomes();
         if self.is_beginning() {
             show::board(self);
             return Next::Soon;
         }
-        let (candidates, broken) = self.observe(now);
-        self.note_departures(&candidates);
+        let (placed, broken) = self.look_around(now);
         self.hints.take_in(&self.watch.namespaces);
-        let mut queues = queues::by_key(&candidates, &broken, &mut self.hints);
-        queues::watch(&mut queues, &mut self.watches);
-        let decided = queues::decide(&queues, candidates.len(), |key, queue| self.decide(key, queue, now));
-        let is_calm = |decided: &Decided| decided.decision.as_ref().is_some_and(Decision::is_calm);
-        let is_calm = broken.is_empty() && decided.iter().all(is_calm);
-        let mut is_settled = true;
-        self.ask(&candidates, &decided);
-        self.put_up_signs(&candidates, &decided);
-        for (candidate, decided) in candidates.iter().zip(&decided) {
-            is_settled &= self.act(candidate, decided.decision.as_ref(), &decided.companions, now);
+        let is_calm = broken.is_empty();
+        let mut pass = Pass { is_calm, is_settled: true, signs: Vec::new(), hinted: BTreeMap::new() };
+        let mut rest = placed.into_iter().peekable();
+        loop {
+            let pools = observe::next_queue(&mut rest);
+            if pools.is_empty() {
+                break;
+            }
+            let candidates: Vec<Candidate> = pools.into_iter().filter_map(|placed| self.observe(placed)).collect();
+            self.serve(&candidates, &broken, now, &mut pass);
         }
         for facts in &broken {
             self.report_broken(facts, now);
         }
-        is_settled &= self.sweep_hints(&queues, now);
+        self.watches.forget_all_but(self.passes);
+        self.probes.end_round();
+        if !self.shared.config.is_dry_run {
+            self.signs.put_up(pass.signs);
+        }
+        pass.is_settled &= self.sweep_hints(&pass.hinted, now);
         show::board(self);
-        if is_calm && is_settled { Next::Calm } else { Next::Soon }
+        if pass.is_calm && pass.is_settled { Next::Calm } else { Next::Soon }
+    }
+
+    /// One queue, the whole way.
+    fn serve(&mut self, candidates: &[Candidate], broken: &[PoolFacts], now: Timestamp, pass: &mut Pass) {
+        let Some(key) = candidates.first().map(|candidate| &candidate.seen.key) else { return };
+        self.note_departures(candidates);
+        let mut queue = Queue::of(key, candidates, broken, &mut self.hints);
+        self.watches.look(key, &mut queue, self.passes);
+        let decided = queue.decide(|observation| self.decide(key, observation, now));
+        let is_calm = |decided: &Decided| decided.decision.as_ref().is_some_and(Decision::is_calm);
+        pass.is_calm &= decided.iter().all(is_calm);
+        self.ask(candidates, &decided);
+        pass.signs.extend(self.wanted_signs(candidates, &decided));
+        for (candidate, decided) in candidates.iter().zip(&decided) {
+            pass.is_settled &= self.act(candidate, decided.decision.as_ref(), &decided.companions, now);
+        }
+        if self.hints.concern(key) {
+            pass.hinted.insert(key.clone(), queue);
+        }
     }
 
     /// Whether some namespace is still being listed for the first time. A queue may have pools in several, and what those of
@@ -203,125 +228,8 @@ impl Term {
         self.shared.metrics.hints(0);
     }
 
-    /// Takes in how the writes of the last ticks ended.
-    fn record(&mut self) {
-        let at = self.shared.clock.mono();
-        self.take_in_signs();
-        for outcome in self.writers.ended() {
-            let refusal = outcome.refusal();
-            let Some(state) = self.pools.get_mut(&outcome.uid) else { continue };
-            state.quiet = None;
-            if let Some(status) = outcome.status {
-                self.shared.metrics.wrote("status", "ok");
-                state.status = status;
-                state.status_written_at = Some(at);
-                // What was recorded is what counts from now on, whether or not the acts after it landed.
-                state.memory = outcome.memory;
-                state.is_status_unsure = false;
-                outcome.notices.into_iter().for_each(|notice| self.announcer.announce(notice));
-            }
-            for (deployment, landed) in outcome.landed {
-                // The answer is better knowledge than the watch: who puts the old number back from here on is somebody else.
-                if let Some(asked) = state.memory.asked.get_mut(&deployment)
-                    && landed.stands_at() == Some(asked.to)
-                {
-                    asked.from = asked.to;
-                }
-                self.overlay.landed(&outcome.uid, deployment, landed, at);
-            }
-            if let Some((generation, from)) = &outcome.held {
-                state.never_landed(generation, *from);
-                tracing::info!(pool = %outcome.pool, generation, "not lowered: a pod that was to go has found work");
-            }
-            for act in &outcome.done {
-                self.shared.metrics.wrote(act.verb(), "ok");
-                tracing::info!(pool = %outcome.pool, act = act.verb(), generation = act.generation(), reason = outcome.reason, "written");
-                self.announcer.announce(announce::act(&reference(&outcome.pool, &outcome.uid), act, &outcome.reason));
-            }
-            if let Some(cells) = self.watch.namespaces.get(&outcome.pool.namespace) {
-                for (name, seen) in outcome.reread {
-                    if seen.is_none() {
-                        self.overlay.gone(&outcome.uid, &name);
-                    }
-                    cells.take_in_deployment(&name, seen);
-                }
-            }
-            state.refusal = refusal;
-            if let Some((verb, error)) = outcome.failure {
-                self.shared.metrics.wrote(verb, error.category());
-                if matches!(error, Error::BudgetSpent) && verb == "status" {
-                    // A report gives way to what is urgent; a later tick makes a newer one.
-                    state.status_written_at = Some(at);
-                    continue;
-                }
-                if let (Error::Conflict { .. }, Some((generation, from))) = (&error, &outcome.tried) {
-                    state.never_landed(generation, *from);
-                }
-                // It may have landed all the same; the next write says for sure.
-                state.is_status_unsure |= verb == "status";
-                tracing::warn!(pool = %outcome.pool, verb, error = chain(&error), "write failed; deciding again");
-            }
-        }
-    }
-
-    /// All pools as they are now: the valid ones, and those that are broken.
-    fn observe(&mut self, now: Timestamp) -> (Vec<Candidate>, Vec<PoolFacts>) {
-        let mut seen_pools = Vec::new();
-        let mut broken = Vec::new();
-        self.passes = self.passes.wrapping_add(1);
-        let mut unseen = BTreeSet::new();
-        let at = self.shared.clock.mono();
-        for (namespace, cells) in &self.watch.namespaces {
-            if !cells.is_synced() {
-                unseen.insert(namespace.clone());
-                continue;
-            }
-            let snapshot = NamespaceSnapshot::take(cells, now);
-            let said = |uid: &str| self.probes.look(uid);
-            for view in cells.pools.objects().values().filter(|view| !view.is_deleting) {
-                self.overlay.settle(&view.uid, &snapshot, at);
-                let facts = PoolFacts::gather(Arc::clone(view), &snapshot, &self.overlay, &said);
-                if !self.pools.contains_key(&view.uid) {
-                    self.pools.insert(view.uid.clone(), PoolState::load(view));
-                }
-                let Some(state) = self.pools.get_mut(&view.uid) else { continue };
-                state.seen_in = self.passes;
-                let Ok(valid) = &view.pool else {
-                    broken.push(facts);
-                    continue;
-                };
-                let config = &self.shared.config;
-                let plan = state.plan(view, valid, &PlanInputs { cells, generations: &facts.generations, config });
-                let mut valid = Arc::clone(valid);
-                if self.shared.config.is_dry_run {
-                    // Where nothing is written every change is somebody else's, and no news.
-                    Arc::make_mut(&mut valid).spec.mode = Mode::Observe;
-                }
-                seen_pools.push((facts, valid, plan));
-            }
-        }
-        self.readings.want(seen_pools.iter().map(|(facts, valid, _)| (&*facts.view, &**valid)));
-        self.forget_all_but(self.passes, &unseen);
-        let pools = &self.pools;
-        let (readings, writers) = (&self.readings, &self.writers);
-        let candidates = seen_pools.into_iter().filter_map(|(facts, valid, plan)| {
-            let state = pools.get(&facts.view.uid)?;
-            let mut memory = writers.in_flight(&facts.view.uid).unwrap_or(&state.memory).clone();
-            // A person's word ends a contest and accepts a new identity.
-            let word = pool_status::word(&facts.view);
-            let is_new_word = word.is_some() && word != pool_status::resolved(&state.status);
-            if is_new_word {
-                memory.settle_contest();
-            }
-            let expected = pool_status::identity(&state.status).filter(|_| !is_new_word);
-            let seen = readings.of(&facts.view, &valid, expected);
-            Some(Candidate { facts, valid, plan, seen, memory })
-        });
-        (candidates.collect(), broken)
-    }
-
     /// Keeps the pools that were seen in this pass. Those of namespaces that cannot be seen are not gone.
-    fn forget_all_but(&mut self, pass: u64, unseen: &BTreeSet<String>) {
+    pub(super) fn forget_all_but(&mut self, pass: u64, unseen: &BTreeSet<String>) {
         let metrics = &self.shared.metrics;
         let before = self.pools.len();
         self.pools.retain(|_, state| {
@@ -367,12 +275,12 @@ impl Term {
             state.refusal = None;
         }
         if state.quiet.as_ref().is_some_and(|quiet| quiet.is_still_so(candidate, state, decision, companions)) {
-            show::reading_age(&self.shared.metrics, candidate, now);
+            show::reading_age(&self.shared.metrics, state, candidate, now);
             return true;
         }
         state.quiet = None;
         let refusal = state.refusal.as_deref().or(state.sign_refusal.as_deref());
-        let stood = state.status.get("conditions");
+        let stood = state.status().get("conditions");
         let generations = &candidate.facts.generations;
         let verdict = verdict::of(&candidate.plan, &candidate.seen, decision, companions, refusal, generations, stood);
         show::pool(&self.shared.metrics, candidate, decision, &verdict, now);
@@ -380,7 +288,7 @@ impl Term {
         let memory = decision.map_or(&candidate.memory, |decision| &decision.memory);
         let status = pool_status::build(&NewStatus {
             facts: &candidate.facts,
-            before: &state.status,
+            before: state.status(),
             conditions: &verdict.conditions,
             memory,
             decision,
@@ -393,16 +301,17 @@ impl Term {
             show::would(state, candidate, decision, &verdict);
         }
         if self.shared.config.is_dry_run {
-            (state.memory, state.status) = (memory.clone(), status);
+            state.memory = memory.clone();
+            state.now_stands(status);
             return true;
         }
         let acts = decision.filter(|_| !is_passive).map(|decision| acts(decision, candidate)).unwrap_or_default();
-        let has_changed = state.is_status_unsure || status != state.status;
+        let has_changed = state.is_status_unsure || status != *state.status();
         let since_written = state.status_written_at.map(|at| self.shared.clock.mono().saturating_duration_since(at));
         let is_too_soon = since_written.is_some_and(|since| since < STATUS_INTERVAL_MIN);
         // Before the first poll has ended there is nothing to report that the last leader did not know better.
         let is_early =
-            candidate.seen.reading.trouble == Some(Trouble::NotRead) && state.status.get("conditions").is_some();
+            candidate.seen.reading.trouble == Some(Trouble::NotRead) && state.status().get("conditions").is_some();
         if !self.writers.is_free(&view.uid) || (acts.is_empty() && (!has_changed || is_too_soon || is_early)) {
             let is_settled = acts.is_empty() && !has_changed;
             // A write in flight may still leave another status.
@@ -411,7 +320,7 @@ impl Term {
             return is_settled;
         }
         let about = reference(&view.name, &view.uid);
-        let news = conditions::news(state.status.get("conditions"), &verdict.conditions);
+        let news = conditions::news(state.status().get("conditions"), &verdict.conditions);
         let mut notices: Vec<_> = news.into_iter().map(|condition| announce::condition(&about, condition)).collect();
         for change in decision.iter().flat_map(|decision| &decision.foreign) {
             let who = candidate.facts.foreign_scaler_of(&change.generation);
@@ -440,21 +349,21 @@ impl Term {
         show::broken(&self.shared.metrics, facts);
         let status = pool_status::build(&NewStatus {
             facts,
-            before: &state.status,
+            before: state.status(),
             conditions: &conditions,
             memory: &state.memory,
             decision: None,
             reading: None,
-            identity: pool_status::identity(&state.status).as_ref(),
+            identity: state.identity(),
             // A word that comes while the pool is broken is heard when it is whole again.
-            resolved: pool_status::resolved(&state.status),
+            resolved: pool_status::resolved(state.status()),
             now,
         });
-        if status == state.status || self.shared.config.is_dry_run || !self.writers.is_free(&view.uid) {
+        if status == *state.status() || self.shared.config.is_dry_run || !self.writers.is_free(&view.uid) {
             return;
         }
         let about = reference(&view.name, &view.uid);
-        let news = conditions::news(state.status.get("conditions"), &conditions);
+        let news = conditions::news(state.status().get("conditions"), &conditions);
         let notices = news.into_iter().map(|condition| announce::condition(&about, condition)).collect();
         self.writers.begin(Work {
             pool: view.name.clone(),

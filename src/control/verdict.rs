@@ -280,7 +280,7 @@ mod tests {
             pods_refused: None,
             inputs: None,
             silence: None,
-            pods: Vec::new(),
+            pods: std::sync::Arc::new([]),
             failure: (failing > 0).then(|| Failure { word: "ImageNotPulled", message: message.to_owned() }),
         }
     }

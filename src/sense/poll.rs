@@ -51,7 +51,7 @@ pub const INTERVAL_MIN: Duration = Duration::from_millis(10);
 const BUDGET_PERIOD: Duration = Duration::from_mins(1);
 
 /// Where a token comes from.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TokenKey {
     /// A key of a Kubernetes Secret.
     Secret {

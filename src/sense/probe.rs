@@ -6,7 +6,6 @@
 mod book;
 
 use std::{
-    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -15,10 +14,11 @@ use tokio::{sync::Notify, task::JoinSet, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
 
 use self::book::Book;
-pub use self::book::{Heard, Look, Pace, Target};
+pub use self::book::{Heard, Look, Pace};
 use crate::{
     agents::{self, Address, Ask, Said, Silence},
     clock::Clock,
+    cluster::view::PodView,
 };
 
 /// At most so many are asked in each [`WINDOW`]: a thousand pods within ten seconds, which is how often they ask Buildkite.
@@ -69,11 +69,28 @@ impl ProbeSet {
         Self { shared, _task: task }
     }
 
-    /// The pods to ask from now on, by uid. What is new is asked at once; what stays keeps what it said.
-    pub fn set(&self, targets: BTreeMap<String, Target>) {
-        if self.shared.book().set(targets, self.shared.clock.mono()) {
+    /// Pods to ask from now on, beside all others that are wanted in this round. What is new is asked at once; what stays keeps
+    /// what it said. `address` says where a pod is asked; one that has no address is not.
+    pub fn want<'a>(
+        &self,
+        pods: impl Iterator<Item = (&'a Arc<PodView>, Pace)>,
+        address: impl Fn(&PodView) -> Option<Address>,
+    ) {
+        let now = self.shared.clock.mono();
+        let mut book = self.shared.book();
+        let mut is_sooner = false;
+        for (pod, pace) in pods {
+            is_sooner |= book.want(pod, pace, now, || address(pod));
+        }
+        drop(book);
+        if is_sooner {
             self.shared.changed.notify_one();
         }
+    }
+
+    /// All that are wanted have been said. The others are not asked any more, and the next round begins.
+    pub fn end_round(&self) {
+        self.shared.book().end_round();
     }
 
     /// For whoever takes pods away.

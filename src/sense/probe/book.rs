@@ -1,14 +1,18 @@
 //! Who is to be asked when, and what each said.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
     time::Duration,
 };
 
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use crate::agents::{Address, Said, Silence};
+use crate::{
+    agents::{Address, Said, Silence},
+    cluster::view::PodView,
+};
 
 /// How soon a pod is asked again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,13 +46,13 @@ const FRESH: Duration = Duration::from_mins(1);
 
 /// A pod to ask.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
+struct Target {
     /// Where.
-    pub address: Address,
+    address: Address,
     /// How often.
-    pub pace: Pace,
+    pace: Pace,
     /// Whether Kubernetes calls it ready. When that changes, it is asked at once.
-    pub is_ready: bool,
+    is_ready: bool,
 }
 
 /// What is known of a pod's agents.
@@ -76,6 +80,10 @@ pub struct Look {
 #[derive(Debug)]
 struct Entry {
     target: Target,
+    /// The pod as it was when the target was made: an object that is the same has the same address.
+    pod: Arc<PodView>,
+    /// The last round in which it was wanted.
+    wanted_in: u64,
     next_at: Instant,
     is_asked: bool,
     failures: u32,
@@ -87,46 +95,77 @@ struct Entry {
 /// All pods that are asked.
 #[derive(Debug, Default)]
 pub(super) struct Book {
-    entries: BTreeMap<String, Entry>,
+    entries: HashMap<String, Entry>,
     /// Those that are not being asked, by their time.
     due: BTreeSet<(Instant, String)>,
+    /// The running round of wishes.
+    round: u64,
 }
 
 impl Book {
-    /// Answers whether somebody is due sooner than before.
-    pub(super) fn set(&mut self, targets: BTreeMap<String, Target>, now: Instant) -> bool {
-        let Self { entries, due } = self;
+    /// A pod is to be asked, at this pace; `address` says where, should that not be known. Answers whether somebody is due sooner
+    /// than before.
+    pub(super) fn want(
+        &mut self,
+        pod: &Arc<PodView>,
+        pace: Pace,
+        now: Instant,
+        address: impl FnOnce() -> Option<Address>,
+    ) -> bool {
+        let Self { entries, due, round } = self;
+        let Some(entry) = entries.get_mut(&pod.uid) else {
+            let Some(address) = address() else { return false };
+            let entry = Entry {
+                target: Target { address, pace, is_ready: pod.is_ready },
+                pod: Arc::clone(pod),
+                wanted_in: *round,
+                next_at: now,
+                is_asked: false,
+                failures: 0,
+                look: None,
+                asked_at: None,
+            };
+            due.insert((now, pod.uid.clone()));
+            entries.insert(pod.uid.clone(), entry);
+            return true;
+        };
+        let is_same = Arc::ptr_eq(&entry.pod, pod);
+        if is_same && entry.target.pace == pace {
+            entry.wanted_in = *round;
+            return false;
+        }
+        // One that has none any more is not wanted.
+        let Some(address) = address() else { return false };
+        entry.wanted_in = *round;
+        entry.pod = Arc::clone(pod);
+        let target = Target { address, pace, is_ready: pod.is_ready };
+        if entry.target == target {
+            return false;
+        }
+        let is_news = entry.target.is_ready != target.is_ready || entry.target.address != target.address;
+        let paced = entry.asked_at.map_or(now, |asked_at| asked_at + target.pace.interval());
+        let next_at = entry.next_at.min(if is_news { now } else { paced });
+        entry.target = target;
+        let is_sooner = next_at < entry.next_at && !entry.is_asked;
+        if is_sooner {
+            due.remove(&(entry.next_at, pod.uid.clone()));
+            due.insert((next_at, pod.uid.clone()));
+        }
+        entry.next_at = next_at;
+        is_sooner
+    }
+
+    /// All that are wanted have been said: the others are not asked any more.
+    pub(super) fn end_round(&mut self) {
+        let Self { entries, due, round } = self;
         entries.retain(|uid, entry| {
-            let stays = targets.contains_key(uid);
+            let stays = entry.wanted_in == *round;
             if !stays && !entry.is_asked {
                 due.remove(&(entry.next_at, uid.clone()));
             }
             stays
         });
-        let mut is_sooner = false;
-        for (uid, target) in targets {
-            let Some(entry) = entries.get_mut(&uid) else {
-                due.insert((now, uid.clone()));
-                let entry = Entry { target, next_at: now, is_asked: false, failures: 0, look: None, asked_at: None };
-                entries.insert(uid, entry);
-                is_sooner = true;
-                continue;
-            };
-            if entry.target == target {
-                continue;
-            }
-            let is_news = entry.target.is_ready != target.is_ready || entry.target.address != target.address;
-            let paced = entry.asked_at.map_or(now, |asked_at| asked_at + target.pace.interval());
-            let next_at = entry.next_at.min(if is_news { now } else { paced });
-            entry.target = target;
-            if next_at < entry.next_at && !entry.is_asked {
-                due.remove(&(entry.next_at, uid.clone()));
-                due.insert((next_at, uid));
-                is_sooner = true;
-            }
-            entry.next_at = next_at;
-        }
-        is_sooner
+        *round = round.wrapping_add(1);
     }
 
     /// The next one whose time has come; it counts as being asked from now on.

@@ -1,5 +1,5 @@
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::atomic::{AtomicUsize, Ordering},
 };
 
@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use kitepool_policy::units::Agents;
 
 use super::*;
-use crate::agents::{Address, Asking};
+use crate::agents::Asking;
 
 /// Pods that answer as they are told to, and when each was asked.
 #[derive(Default)]
@@ -50,14 +50,22 @@ impl Pods {
     }
 }
 
-fn target(uid: &str, pace: Pace) -> Target {
-    let (namespace, pod) = ("ci".to_owned(), uid.to_owned());
-    let address = Address { namespace, pod, uid: uid.to_owned(), ip: [10, 0, 0, 1].into(), port: 3901 };
-    Target { address, pace, is_ready: true }
+fn pod(uid: &str, is_ready: bool) -> Arc<PodView> {
+    let conditions = serde_json::json!([{ "type": "Ready", "status": if is_ready { "True" } else { "False" } }]);
+    let object = serde_json::json!({ "metadata": { "name": uid, "uid": uid }, "status": { "conditions": conditions } });
+    Arc::new(serde_json::from_value::<k8s_openapi::api::core::v1::Pod>(object).unwrap().into())
 }
 
-fn targets(of: &[(&str, Pace)]) -> BTreeMap<String, Target> {
-    of.iter().map(|(uid, pace)| ((*uid).to_owned(), target(uid, *pace))).collect()
+fn address(pod: &PodView) -> Address {
+    let (namespace, uid) = ("ci".to_owned(), pod.uid.clone());
+    Address { namespace, pod: uid.clone(), uid, ip: [10, 0, 0, 1].into(), port: 3901 }
+}
+
+/// A round in which these ready pods are wanted.
+fn want(probes: &ProbeSet, of: &[(&str, Pace)]) {
+    let pods: Vec<(Arc<PodView>, Pace)> = of.iter().map(|(uid, pace)| (pod(uid, true), *pace)).collect();
+    probes.want(pods.iter().map(|(pod, pace)| (pod, *pace)), |pod| Some(address(pod)));
+    probes.end_round();
 }
 
 fn begin() -> (Arc<Pods>, ProbeSet, Clock) {
@@ -78,18 +86,17 @@ const fn idle() -> Heard {
 #[tokio::test(start_paused = true)]
 async fn each_pod_is_asked_at_its_pace_and_at_once_when_it_comes_or_its_pool_shrinks() {
     let (pods, probes, _) = begin();
-    probes.set(targets(&[("near", Pace::Near), ("usual", Pace::Usual), ("seldom", Pace::Seldom)]));
+    want(&probes, &[("near", Pace::Near), ("usual", Pace::Usual), ("seldom", Pace::Seldom)]);
     seconds(31).await;
     assert_eq!(pods.seconds("near").len(), 16);
     assert_eq!(pods.seconds("usual"), [0, 10, 20, 30]);
     assert_eq!(pods.seconds("seldom"), [0, 30]);
-    probes.set(targets(&[("usual", Pace::Usual), ("seldom", Pace::Near)]));
+    want(&probes, &[("usual", Pace::Usual), ("seldom", Pace::Near)]);
     seconds(6).await;
     assert_eq!(pods.seconds("seldom"), [0, 30, 32, 34, 36]);
     assert_eq!(pods.seconds("near").len(), 16, "nobody wants to know of it any more");
-    let mut unready = targets(&[("usual", Pace::Usual)]);
-    unready.get_mut("usual").unwrap().is_ready = false;
-    probes.set(unready);
+    probes.want([(&pod("usual", false), Pace::Usual)].into_iter(), |pod| Some(address(pod)));
+    probes.end_round();
     seconds(1).await;
     assert_eq!(pods.seconds("usual"), [0, 10, 20, 30, 37]);
 }
@@ -99,7 +106,7 @@ async fn what_a_pod_said_is_dated_by_when_that_began_and_by_when_it_was_said_las
     let (pods, probes, clock) = begin();
     let start = clock.now();
     let after = |seconds| start + Duration::from_secs(seconds);
-    probes.set(targets(&[("a", Pace::Usual)]));
+    want(&probes, &[("a", Pace::Usual)]);
     assert_eq!(probes.look("a"), None);
     seconds(25).await;
     assert_eq!(probes.look("a"), Some(Look { heard: idle(), since: start, at: after(20) }));
@@ -113,7 +120,7 @@ async fn what_a_pod_said_is_dated_by_when_that_began_and_by_when_it_was_said_las
 #[tokio::test(start_paused = true)]
 async fn one_answer_that_is_missed_is_chance_and_two_are_not() {
     let (pods, probes, _) = begin();
-    probes.set(targets(&[("a", Pace::Usual)]));
+    want(&probes, &[("a", Pace::Usual)]);
     seconds(9).await;
     pods.hang.lock().unwrap().insert("a".to_owned());
     seconds(4).await;
@@ -132,7 +139,7 @@ async fn one_answer_that_is_missed_is_chance_and_two_are_not() {
 async fn a_refusal_is_believed_at_once() {
     let (pods, probes, _) = begin();
     pods.says("a", Err(Silence::Refused));
-    probes.set(targets(&[("a", Pace::Usual)]));
+    want(&probes, &[("a", Pace::Usual)]);
     seconds(1).await;
     assert_eq!(probes.look("a").unwrap().heard, Heard::Silent(Silence::Refused));
 }
@@ -143,7 +150,7 @@ async fn a_thousand_pods_are_asked_within_the_budget_and_the_near_ones_first() {
     let names: Vec<String> = (0..1_000).map(|number| format!("pod-{number:04}")).collect();
     let mut all: Vec<(&str, Pace)> = names.iter().map(|name| (name.as_str(), Pace::Usual)).collect();
     all.push(("zz-near", Pace::Near));
-    probes.set(targets(&all));
+    want(&probes, &all);
     seconds(30).await;
     let asked: Vec<u64> = pods.asked.lock().unwrap().values().flatten().map(Duration::as_secs).collect();
     for second in 0..30 {
@@ -161,7 +168,7 @@ async fn pods_that_hang_do_not_keep_others_waiting() {
     pods.hang.lock().unwrap().extend(names.iter().cloned());
     let mut all: Vec<(&str, Pace)> = names.iter().map(|name| (name.as_str(), Pace::Near)).collect();
     all.push(("a", Pace::Near));
-    probes.set(targets(&all));
+    want(&probes, &all);
     seconds(20).await;
     assert!(pods.seconds("a").len() >= 5, "{:?}", pods.seconds("a"));
     assert!(pods.most_waiting.load(Ordering::Relaxed) > 0);
@@ -173,13 +180,13 @@ async fn pods_that_hang_do_not_keep_others_waiting() {
 #[tokio::test(start_paused = true)]
 async fn a_last_word_names_the_busy_ones_waits_for_nobody_that_hangs_and_is_remembered() {
     let (pods, probes, clock) = begin();
-    probes.set(targets(&[("works", Pace::Usual), ("idles", Pace::Usual), ("hangs", Pace::Usual)]));
+    want(&probes, &[("works", Pace::Usual), ("idles", Pace::Usual), ("hangs", Pace::Usual)]);
     seconds(1).await;
     pods.says("works", Ok(1));
     pods.says("silent", Err(Silence::Refused));
     pods.hang.lock().unwrap().insert("hangs".to_owned());
     let before = clock.mono();
-    let addresses = ["idles", "hangs", "silent", "works"].map(|uid| target(uid, Pace::Near).address);
+    let addresses = ["idles", "hangs", "silent", "works"].map(|uid| address(&pod(uid, true)));
     assert_eq!(probes.last_word().busy_among(&addresses).await, ["works"]);
     assert_eq!(clock.mono() - before, LAST_WORD_MAX);
     assert_eq!(probes.look("works").unwrap().heard, Heard::Said(Said { busy: Agents(1) }));
@@ -187,4 +194,25 @@ async fn a_last_word_names_the_busy_ones_waits_for_nobody_that_hangs_and_is_reme
     assert_eq!(probes.look("silent"), None, "one that nobody else asks is not kept");
     seconds(10).await;
     assert_eq!(pods.seconds("idles"), [0, 1, 10], "its own turns stay as they were");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_whose_address_is_another_is_asked_there_at_once_and_one_without_is_not_asked() {
+    let (pods, probes, _) = begin();
+    let same = pod("a", true);
+    let round = |pod: &Arc<PodView>, address: &dyn Fn(&PodView) -> Option<Address>| {
+        probes.want([(pod, Pace::Usual)].into_iter(), address);
+        probes.end_round();
+    };
+    round(&same, &|pod| Some(address(pod)));
+    seconds(3).await;
+    round(&same, &|_| None);
+    seconds(1).await;
+    assert_eq!(pods.seconds("a"), [0], "the same object has the same address, so nobody looks for it again");
+    let moved = |pod: &PodView| Some(Address { port: 3902, ..address(pod) });
+    round(&pod("a", true), &moved);
+    seconds(1).await;
+    assert_eq!(pods.seconds("a"), [0, 4]);
+    round(&pod("a", true), &|_| None);
+    assert_eq!(probes.look("a"), None);
 }

@@ -1,0 +1,67 @@
+//! Takes in how the writes of the last ticks ended: what was recorded, what landed, and what is to be told of it.
+
+use super::{announce, pool::reference, tick::Term};
+use crate::cluster::{client::chain, error::Error};
+
+impl Term {
+    /// Takes in how the writes of the last ticks ended.
+    pub(super) fn take_in_outcomes(&mut self) {
+        let at = self.shared.clock.mono();
+        self.take_in_signs();
+        for outcome in self.writers.ended() {
+            let refusal = outcome.refusal();
+            let Some(state) = self.pools.get_mut(&outcome.uid) else { continue };
+            state.quiet = None;
+            if let Some(status) = outcome.status {
+                self.shared.metrics.wrote("status", "ok");
+                state.now_stands(status);
+                state.status_written_at = Some(at);
+                // What was recorded is what counts from now on, whether or not the acts after it landed.
+                state.memory = outcome.memory;
+                state.is_status_unsure = false;
+                outcome.notices.into_iter().for_each(|notice| self.announcer.announce(notice));
+            }
+            for (deployment, landed) in outcome.landed {
+                // The answer is better knowledge than the watch: who puts the old number back from here on is somebody else.
+                if let Some(asked) = state.memory.asked.get_mut(&deployment)
+                    && landed.stands_at() == Some(asked.to)
+                {
+                    asked.from = asked.to;
+                }
+                self.overlay.landed(&outcome.uid, deployment, landed, at);
+            }
+            if let Some((generation, from)) = &outcome.held {
+                state.never_landed(generation, *from);
+                tracing::info!(pool = %outcome.pool, generation, "not lowered: a pod that was to go has found work");
+            }
+            for act in &outcome.done {
+                self.shared.metrics.wrote(act.verb(), "ok");
+                tracing::info!(pool = %outcome.pool, act = act.verb(), generation = act.generation(), reason = outcome.reason, "written");
+                self.announcer.announce(announce::act(&reference(&outcome.pool, &outcome.uid), act, &outcome.reason));
+            }
+            if let Some(cells) = self.watch.namespaces.get(&outcome.pool.namespace) {
+                for (name, seen) in outcome.reread {
+                    if seen.is_none() {
+                        self.overlay.gone(&outcome.uid, &name);
+                    }
+                    cells.take_in_deployment(&name, seen);
+                }
+            }
+            state.refusal = refusal;
+            if let Some((verb, error)) = outcome.failure {
+                self.shared.metrics.wrote(verb, error.category());
+                if matches!(error, Error::BudgetSpent) && verb == "status" {
+                    // A report gives way to what is urgent; a later tick makes a newer one.
+                    state.status_written_at = Some(at);
+                    continue;
+                }
+                if let (Error::Conflict { .. }, Some((generation, from))) = (&error, &outcome.tried) {
+                    state.never_landed(generation, *from);
+                }
+                // It may have landed all the same; the next write says for sure.
+                state.is_status_unsure |= verb == "status";
+                tracing::warn!(pool = %outcome.pool, verb, error = chain(&error), "write failed; deciding again");
+            }
+        }
+    }
+}
