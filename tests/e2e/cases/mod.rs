@@ -26,6 +26,7 @@ mod kubelet_ends;
 mod latency;
 mod leaders;
 mod library;
+mod library_checkouts;
 mod limits;
 mod recorded;
 mod refusals;

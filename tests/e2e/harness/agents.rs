@@ -28,6 +28,7 @@ use super::{
 use crate::process_kubelet::{
     ProcessKubelet,
     ledger::{Ending, What, Why, is_signal},
+    settings::Settings as KubeletSettings,
 };
 
 pub(crate) const CLUSTER: &str = "11111111-1111-4111-8111-111111111111";
@@ -102,6 +103,16 @@ fn definition(case: &Case, markers: &Path, library: &str) -> Value {
 impl<'a> Agents<'a> {
     /// A Buildkite whose numbers are at most a second old and whose agents ask for work every second, and so many nodes.
     pub(crate) async fn start(case: &'a Case, nodes: usize, change: impl FnOnce(&mut Settings)) -> Self {
+        Self::start_on(case, nodes, change, |_| {}).await
+    }
+
+    /// The same, with a kubelet that is told something of its own.
+    pub(crate) async fn start_on(
+        case: &'a Case,
+        nodes: usize,
+        change: impl FnOnce(&mut Settings),
+        tell: impl FnOnce(&mut KubeletSettings),
+    ) -> Self {
         let clock = Clock::machine();
         let second = Duration::from_secs(1);
         let mut settings = Settings {
@@ -124,12 +135,13 @@ impl<'a> Agents<'a> {
         let first = tokio::task::spawn_blocking(first_process).await.expect("the first process");
         let kitepool = json!({ "files": { "/kitepool-first": first } });
         let mut images = library::images(binary);
-        images[IMAGE] = json!({ "entrypoint": [binary], "files": { ENTRYPOINT: binary }, "env": { "PATH": PATH } });
+        let files = json!({ ENTRYPOINT: binary, "/etc/passwd": library::ubuntu_users(case) });
+        images[IMAGE] = json!({ "entrypoint": [binary], "files": files, "env": { "PATH": PATH } });
         images[FIRST_IMAGE] = kitepool.clone();
         images[NEXT_FIRST_IMAGE] = kitepool;
         images["elsewhere/sleep"] = json!({ "entrypoint": ["sleep"] });
         let images = json!({ "images": images });
-        let kubelet = case.process_kubelet(nodes, &images.to_string(), |_| {}).await;
+        let kubelet = case.process_kubelet(nodes, &images.to_string(), tell).await;
         let agents = Self { case, world, serving, kubelet, markers };
         case.define(DEFINITION, agents.definition()).await;
         agents
@@ -147,10 +159,28 @@ impl<'a> Agents<'a> {
 
     /// Submits a job with a command of its own.
     pub(crate) fn submit_command(&self, command: &str) -> JobId {
+        self.submit_with(command, &[])
+    }
+
+    /// The same, after a checkout of this repository.
+    pub(crate) fn submit_checkout(&self, repository: &str, command: &str) -> JobId {
+        self.submit_with(command, &[("BUILDKITE_REPO", repository), ("BUILDKITE_SKIP_CHECKOUT", "false")])
+    }
+
+    fn submit_with(&self, command: &str, env: &[(&str, &str)]) -> JobId {
         self.world.with(|buildkite| {
-            let job = NewJob { command: Some(command.to_owned()), ..NewJob::new(CLUSTER, QUEUE, Duration::ZERO) };
+            let job = NewJob {
+                command: Some(command.to_owned()),
+                env: env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+                ..NewJob::new(CLUSTER, QUEUE, Duration::ZERO)
+            };
             buildkite.submit(job, buildkite.now())
         })
+    }
+
+    /// What a job has printed.
+    pub(crate) fn log(&self, job: JobId) -> String {
+        self.world.with(|buildkite| buildkite.job(job).expect("a job of ours").outcome.log.text())
     }
 
     /// Waits until a job has ended, and answers with its exit status.

@@ -9,7 +9,7 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, ResourceExt as _,
-    api::{ListParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 
@@ -128,6 +128,25 @@ impl Case {
             json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name }, "stringData": { key: value } });
         let params = PatchParams::apply("e2e").force();
         api.patch(name, &params, &Patch::Apply(&patch)).await.expect("the Secret is taken");
+    }
+
+    /// Replaces a Secret by one that has these entries and no others; without any there is none.
+    pub(crate) async fn replace_secret(&self, name: &str, entries: &[(&str, &str)]) {
+        let api: Api<Secret> = Api::namespaced(self.admin.clone(), &self.namespace);
+        match api.delete(name, &DeleteParams::default()).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) => panic!("the Secret {name} cannot be deleted: {error}"),
+        }
+        if !entries.is_empty() {
+            let text = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+            let secret = Secret {
+                metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() },
+                string_data: Some(entries.iter().map(text).collect()),
+                ..Secret::default()
+            };
+            api.create(&PostParams::default(), &secret).await.expect("the Secret is taken");
+        }
     }
 
     /// Events about a pool: reason and note, as often as each was told. The same one again is counted up rather than written.

@@ -69,6 +69,17 @@ pub(crate) fn postgres_user() -> i64 {
     String::from_utf8_lossy(&told.stdout).trim().parse().expect("the user postgres, of the distribution's package")
 }
 
+/// The users of basic's image, as a file: ssh runs for nobody who has no name.
+pub(crate) fn ubuntu_users(case: &Case) -> PathBuf {
+    let of_machine = std::fs::read_to_string("/etc/passwd").expect("users");
+    let others = of_machine.lines().filter(|line| line.split(':').nth(2) != Some("1000"));
+    let users: Vec<&str> = others.chain(["ubuntu:x:1000:1000:Ubuntu:/home/ubuntu:/bin/bash"]).collect();
+    let file = case.folder().join("ubuntu/passwd");
+    std::fs::create_dir_all(case.folder().join("ubuntu")).expect("a folder of ours");
+    std::fs::write(&file, users.join("\n") + "\n").expect("a file of ours");
+    file
+}
+
 /// elastic-ci-stack.yaml with its folders where this machine has none.
 pub(crate) fn elastic_ci_stack() -> String {
     ELASTIC_CI_STACK.replace("/var/lib/buildkite-agent", "/buildkite-agent").replace("/var/lib/docker", "/docker")

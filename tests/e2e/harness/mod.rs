@@ -15,6 +15,7 @@ pub(crate) mod kill_points;
 pub(crate) mod library;
 mod logs;
 pub(crate) mod pools;
+pub(crate) mod private_repository;
 pub(crate) mod processes;
 pub(crate) mod proxy;
 pub(crate) mod records;
