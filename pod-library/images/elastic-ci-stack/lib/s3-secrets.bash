@@ -62,15 +62,18 @@ load_environments() {
   done
 }
 
-# load_git_credentials FOLDER KEY...: git's own store reads them. They stay for as long as the job does.
+# load_git_credentials FOLDER KEY...: git's own store reads them. They stay for as long as the job does. Git only gets from them: told
+# to forget what a server refused, or to keep what it took in every store, it would change what the next attempt finds.
 load_git_credentials() {
-  local folder=$1 key line count
+  local folder=$1 key line count value
   shift
   for key in "$@"; do
     [[ -f $folder/$key ]] || continue
     echo "Adding $key as a credential helper of git"
     count=${GIT_CONFIG_COUNT:-0}
-    export "GIT_CONFIG_KEY_$count=credential.helper" "GIT_CONFIG_VALUE_$count=store --file=$folder/$key" GIT_CONFIG_COUNT=$((count + 1))
+    # shellcheck disable=SC2016 # Git's shell expands it.
+    printf -v value '!f() { test "$1" != get || git credential-store --file=%q get; }; f' "$folder/$key"
+    export "GIT_CONFIG_KEY_$count=credential.helper" "GIT_CONFIG_VALUE_$count=$value" GIT_CONFIG_COUNT=$((count + 1))
     while IFS= read -r line; do
       [[ ! $line =~ ^[a-z]+://[^:/@]*:([^@]+)@ ]] || redact "${BASH_REMATCH[1]}"
     done <"$folder/$key"
