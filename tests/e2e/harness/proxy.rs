@@ -106,6 +106,11 @@ impl Proxy {
         self.state.records().iter().rev().find(|record| is_meant(record)).cloned()
     }
 
+    /// Looks at what has arrived since, the latest first. Nothing is copied, so who waits for something may look often.
+    pub(crate) fn look_since(&self, since: Timestamp, look: impl FnMut(&Record)) {
+        self.state.records().iter().rev().take_while(|record| record.at >= since).for_each(look);
+    }
+
     /// What was written since, the lease and Events apart.
     pub(crate) fn writes_since(&self, since: Timestamp) -> Vec<Record> {
         self.records().into_iter().filter(|record| record.at >= since && record.is_write()).collect()
@@ -133,6 +138,8 @@ async fn listen(listener: TcpListener, state: Arc<State>, end: CancellationToken
 }
 
 async fn serve(connection: TcpStream, state: Arc<State>) {
+    // The head of an answer goes out before its body has come: without this the body waits 40 ms for the head to be confirmed.
+    drop(connection.set_nodelay(true));
     // An error of the service closes the connection without an answer, which is what a disturbance is.
     let service = service_fn(|request| answer(Arc::clone(&state), request));
     drop(http1::Builder::new().serve_connection(TokioIo::new(connection), service).await);
