@@ -27,10 +27,17 @@ pub enum Urgency {
     Report,
 }
 
+/// Of four writes of the budget, so many may be reports: what the others leave is there at once when agents wait for it, however
+/// much there is to tell.
+const REPORTS_OF_FOUR: u32 = 2;
+
 /// Makes writes. Clones of the client share its connections.
 pub struct Writer {
     client: Client,
+    /// Of all.
     budget: Budget,
+    /// The part of it that reports may have.
+    reports: Budget,
 }
 
 impl std::fmt::Debug for Writer {
@@ -42,8 +49,10 @@ impl std::fmt::Debug for Writer {
 impl Writer {
     /// `writes_per_second` over everything that this process writes, the lease and Events apart.
     pub fn new(client: Client, writes_per_second: NonZeroU32, clock: Clock) -> Self {
-        let budget = Budget::new(writes_per_second, Duration::from_secs(1), WRITE_DEADLINE, clock);
-        Self { client, budget }
+        let part = (writes_per_second.get() / 4).saturating_mul(REPORTS_OF_FOUR);
+        let second = |calls, clock| Budget::new(calls, Duration::from_secs(1), WRITE_DEADLINE, clock);
+        let reports = second(NonZeroU32::new(part).unwrap_or(NonZeroU32::MIN), clock.clone());
+        Self { client, budget: second(writes_per_second, clock), reports }
     }
 
     pub(super) fn client(&self) -> Client {
@@ -60,7 +69,7 @@ impl Writer {
         let deadline = || Error::Deadline { seconds: WRITE_DEADLINE.as_secs() };
         let turn = match urgency {
             Urgency::Act => self.budget.turn().await,
-            Urgency::Report => self.budget.turn_if_free(),
+            Urgency::Report => self.reports.turn_if_free().and_then(|()| self.budget.turn_if_free()),
         };
         turn.map_err(|_spent| Error::BudgetSpent)?;
         match tokio::time::timeout(WRITE_DEADLINE, call).await {
@@ -163,4 +172,79 @@ fn json_patch(operations: &Value) -> Result<Patch<()>, Error> {
     let patch =
         serde_json::from_value(operations.clone()).map_err(|error| Error::Invalid { message: error.to_string() })?;
     Ok(Patch::Json(patch))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, Response};
+    use jiff::Timestamp;
+    use kube::client::Body;
+    use tokio::time::Instant;
+    use tower::service_fn;
+
+    use super::*;
+
+    fn writer(writes_per_second: u32, clock: &Clock) -> Writer {
+        let body = r#"{"apiVersion":"autoscaling/v1","kind":"Scale","metadata":{"name":"a","resourceVersion":"7"}}"#;
+        let server = service_fn(move |_: Request<Body>| async move {
+            Ok::<_, std::convert::Infallible>(Response::new(Body::from(body.as_bytes().to_vec())))
+        });
+        Writer::new(Client::new(server, "ci"), NonZeroU32::new(writes_per_second).unwrap(), clock.clone())
+    }
+
+    /// When so many reports were written, asked for as often as they are refused.
+    async fn reports(writer: &Writer, clock: &Clock, until: Instant) -> Vec<Instant> {
+        let mut written = Vec::new();
+        while clock.mono() < until {
+            match writer.sign_pod("ci", "a", Sign::Busy).await {
+                Ok(_) => written.push(clock.mono()),
+                Err(Error::BudgetSpent) => tokio::time::sleep(Duration::from_millis(1)).await,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        written
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn however_much_there_is_to_tell_acts_find_room_at_once() {
+        let clock = Clock::fixed(Timestamp::UNIX_EPOCH);
+        let writer = writer(80, &clock);
+        for _ in 0..3 {
+            // The burst of all is twenty, and reports may have ten of it and then thirty a second.
+            reports(&writer, &clock, clock.mono() + Duration::from_secs(1)).await;
+            let start = clock.mono();
+            for _ in 0..10 {
+                writer.scale("ci", "a", 1, 2).await.unwrap();
+            }
+            assert_eq!(clock.mono(), start);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_second_sees_more_writes_than_the_budget_nor_more_reports_than_their_part() {
+        let clock = Clock::fixed(Timestamp::UNIX_EPOCH);
+        let writer = writer(80, &clock);
+        let until = clock.mono() + Duration::from_secs(5);
+        let acts = async {
+            let mut written = Vec::new();
+            while clock.mono() < until {
+                // A burst and a rest, so that both kinds come through.
+                for _ in 0..30 {
+                    writer.scale("ci", "a", 1, 2).await.unwrap();
+                    written.push(clock.mono());
+                }
+                tokio::time::sleep(Duration::from_millis(700)).await;
+            }
+            written
+        };
+        let (acts, reports) = tokio::join!(acts, reports(&writer, &clock, until));
+        let most = |times: &[Instant]| {
+            let is_within = |at: Instant, end: Instant| at <= end && end - at < Duration::from_secs(1);
+            let within = |end: &Instant| times.iter().filter(|at| is_within(**at, *end)).count();
+            times.iter().map(within).max().unwrap_or_default()
+        };
+        assert!(most(&reports) <= 40 && reports.len() > 20, "{} of {}", most(&reports), reports.len());
+        let all = [acts, reports].concat();
+        assert!(most(&all) <= 80, "{}", most(&all));
+    }
 }

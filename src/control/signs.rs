@@ -324,11 +324,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn busy_ones_come_first_when_turns_are_short() {
         let (client, log) = server(200);
-        let mut signs = signs(client, 8);
+        let mut signs = signs(client, 16);
         let mut all: Vec<Wanted> = (0..6).map(|number| wanted(&format!("idle-{number}"), Sign::Plain)).collect();
         all.extend((0..2).map(|number| wanted(&format!("busy-{number}"), Sign::Busy)));
         signs.put_up(all);
         after(&mut signs, Duration::from_millis(1)).await;
-        assert_eq!(written(&log), ["busy-0", "busy-1"], "a quarter of the budget at once");
+        assert_eq!(written(&log), ["busy-0", "busy-1"], "a quarter of the reports' part of the budget at once");
     }
 }
