@@ -345,3 +345,11 @@ impl From<DynamicObject> for HintView {
         }
     }
 }
+
+#[cfg(test)]
+impl PodView {
+    /// Of a pod as the API server writes it, for tests where nobody else knows its types.
+    pub(crate) fn of_json(pod: Value) -> Self {
+        serde_json::from_value::<Pod>(pod).unwrap().into()
+    }
+}

@@ -53,7 +53,7 @@ impl Pods {
 fn pod(uid: &str, is_ready: bool) -> Arc<PodView> {
     let conditions = serde_json::json!([{ "type": "Ready", "status": if is_ready { "True" } else { "False" } }]);
     let object = serde_json::json!({ "metadata": { "name": uid, "uid": uid }, "status": { "conditions": conditions } });
-    Arc::new(serde_json::from_value::<k8s_openapi::api::core::v1::Pod>(object).unwrap().into())
+    Arc::new(PodView::of_json(object))
 }
 
 fn address(pod: &PodView) -> Address {
