@@ -18,7 +18,6 @@ pub mod metrics;
 mod observe;
 mod outcomes;
 pub mod overlay;
-mod pace;
 pub mod pool;
 pub mod pool_status;
 pub mod queues;

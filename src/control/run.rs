@@ -15,13 +15,11 @@ use anyhow::Context as _;
 use tokio::{
     sync::{Notify, mpsc, watch},
     task::JoinSet,
-    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     metrics::Metrics,
-    pace::{Pace, Rest},
     readings::DEFAULT_ENDPOINT,
     record::{Line, Recorder},
     status::{Board, Phase},
@@ -91,6 +89,9 @@ pub enum ProbeWay {
     /// Through the API server.
     Proxy,
 }
+
+/// Wakes are coalesced: the first at once, then at most twenty a second.
+const TICK_INTERVAL_MIN: Duration = Duration::from_millis(50);
 
 /// Cooldowns, windows and steps end without anybody waking us; nobody sets them finer than a second.
 const TICK_INTERVAL_MAX: Duration = Duration::from_secs(1);
@@ -346,10 +347,8 @@ async fn lead_a_term(shared: &Shared, lost: &CancellationToken, stop: &Cancellat
     background.spawn(publishing);
     let reader = Reader::new(shared.clients.read.clone());
     let mut term = Term::begin(shared.clone(), writer, reader, announcer, &wake, &mut background);
-    let mut pace = Pace::new(shared.clock.mono());
     while !over() {
         let began = shared.clock.mono();
-        let hints = hint_revisions(&term);
         let longest = match term.tick() {
             Next::Soon => TICK_INTERVAL_MAX,
             Next::Calm => TICK_INTERVAL_CALM,
@@ -357,39 +356,25 @@ async fn lead_a_term(shared: &Shared, lost: &CancellationToken, stop: &Cancellat
         let ended = shared.clock.mono();
         shared.metrics.ticked(ended.saturating_duration_since(began));
         shared.board.ticked(ended);
-        let soonest = pace.rest(began, ended);
-        let rest = rest(&wake, || hints != hint_revisions(&term), soonest, began + longest);
+        // A tick over thousands of pools takes long; half of a core is enough for all of them.
+        let soonest = TICK_INTERVAL_MIN.max(2 * ended.saturating_duration_since(began));
+        let rest = async {
+            tokio::time::sleep_until(began + soonest).await;
+            tokio::select! {
+                biased;
+                () = wake.notified() => {}
+                () = tokio::time::sleep_until(began + longest.max(soonest)) => {}
+            }
+        };
         tokio::select! {
             biased;
             () = lost.cancelled() => {}
             () = stop.cancelled() => {}
-            is_for_hints = rest => if is_for_hints { pace.hurries(shared.clock.mono()) },
+            () = rest => {}
         }
     }
     if tokio::time::timeout(STOP_DEADLINE, term.drain()).await.is_err() {
         tracing::warn!("writes in flight did not end in time");
     }
     term.end();
-}
-
-/// Other numbers for other hints. Fewer are other ones as well; that is seldom, and costs no more than a tick before its time.
-fn hint_revisions(term: &Term) -> Vec<u64> {
-    term.watch.namespaces.values().map(|cells| cells.hints.revision()).collect()
-}
-
-/// Until the next tick: the usual time after the last one if anything wakes us, at once where there are other hints than before, and
-/// at the latest then. Answers whether it is for hints.
-async fn rest(wake: &Notify, are_there_others: impl Fn() -> bool, soonest: Rest, latest: Instant) -> bool {
-    tokio::time::sleep_until(soonest.hurried).await;
-    let mut until = latest.max(soonest.usual);
-    loop {
-        if are_there_others() {
-            return true;
-        }
-        tokio::select! {
-            biased;
-            () = tokio::time::sleep_until(until) => return false,
-            () = wake.notified() => until = soonest.usual,
-        }
-    }
 }
