@@ -43,10 +43,7 @@ struct Found {
 
 /// The same with its queue.
 pub(super) struct Placed {
-    snapshot: Arc<NamespaceSnapshot>,
-    view: Arc<PoolView>,
-    valid: Arc<ValidPool>,
-    is_new_word: bool,
+    found: Found,
     seen: Seen,
 }
 
@@ -101,10 +98,9 @@ impl Term {
         }
         self.readings.want(found.iter().map(|found| (&*found.view, &*found.valid)));
         self.forget_all_but(self.passes, &unseen);
-        let place = |found: Found| {
-            let Found { snapshot, view, valid, is_new_word, expected } = found;
-            let seen = self.readings.of(&view, &valid, expected);
-            Placed { snapshot, view, valid, is_new_word, seen }
+        let place = |mut found: Found| {
+            let seen = self.readings.of(&found.view, &found.valid, found.expected.take());
+            Placed { found, seen }
         };
         let mut placed: Vec<Placed> = found.into_iter().map(place).collect();
         // Stable: the pools of a queue stay in the order of their names.
@@ -114,7 +110,7 @@ impl Term {
 
     /// A pool with all that is known of it.
     pub(super) fn observe(&mut self, placed: Placed) -> Option<Candidate> {
-        let Placed { snapshot, view, valid, is_new_word, seen } = placed;
+        let Placed { found: Found { snapshot, view, valid, is_new_word, expected: _ }, seen } = placed;
         self.overlay.settle(&view.uid, &snapshot, self.shared.clock.mono());
         let cells = self.watch.namespaces.get(&view.name.namespace)?;
         let state = self.pools.get_mut(&view.uid)?;
