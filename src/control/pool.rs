@@ -40,12 +40,12 @@ pub struct PoolState {
     pub memory: Memory,
     /// The status as it stands, as far as we wrote or read it.
     status: Value,
-    /// The identity in it.
+    /// The identity in it: each tick asks for it, and looking it up in JSON costs more than keeping it.
     identity: Option<Identity>,
+    /// When the status was last written.
+    pub status_written_at: Option<Instant>,
     /// The series that moves while nothing else does.
     pub reading_age: Option<ReadingAge>,
-    /// When it was last written.
-    pub status_written_at: Option<Instant>,
     /// The last change that was logged and not made, so that each is logged once.
     pub logged: Option<(u32, u32)>,
     /// Whether the last status may have been written without our hearing of it.
