@@ -27,9 +27,9 @@ pub enum Urgency {
     Report,
 }
 
-/// Of four writes of the budget, so many may be reports: what the others leave is there at once when agents wait for it, however
-/// much there is to tell.
-const REPORTS_OF_FOUR: u32 = 2;
+/// One in so many writes of the budget may be a report. What they leave is there at once when agents wait for it, however much there is
+/// to tell; and with half of it a large pool's guards are still up within seconds.
+const REPORTS_PART: u32 = 2;
 
 /// Makes writes. Clones of the client share its connections.
 pub struct Writer {
@@ -49,7 +49,7 @@ impl std::fmt::Debug for Writer {
 impl Writer {
     /// `writes_per_second` over everything that this process writes, the lease and Events apart.
     pub fn new(client: Client, writes_per_second: NonZeroU32, clock: Clock) -> Self {
-        let part = (writes_per_second.get() / 4).saturating_mul(REPORTS_OF_FOUR);
+        let part = writes_per_second.get() / REPORTS_PART;
         let second = |calls, clock| Budget::new(calls, Duration::from_secs(1), WRITE_DEADLINE, clock);
         let reports = second(NonZeroU32::new(part).unwrap_or(NonZeroU32::MIN), clock.clone());
         Self { client, budget: second(writes_per_second, clock), reports }
