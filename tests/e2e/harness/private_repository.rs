@@ -28,6 +28,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::eventually;
+use crate::process_kubelet::machine::apart;
 
 /// The one file of the repository.
 pub(crate) const FILE: &str = "only-here";
@@ -98,19 +99,7 @@ impl PrivateRepository {
         let port = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
         let port = port.expect("a free port").port();
         let log = self.folder.join("sshd.log");
-        let child = Command::new("unshare")
-            .args([
-                "--mount",
-                "--pid",
-                "--fork",
-                "--kill-child",
-                "--propagation",
-                "private",
-                "bash",
-                "-c",
-                SSHD,
-                "sshd",
-            ])
+        let child = apart(SSHD, "sshd")
             .arg(&self.folder)
             .arg(port.to_string())
             .stdin(Stdio::piped())

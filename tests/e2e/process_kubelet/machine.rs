@@ -32,23 +32,20 @@ pub(crate) struct Machine {
     pub(crate) first: i32,
 }
 
+/// A script as the first process of namespaces of its own, of mounts and of processes: what it does there is not seen outside, and ends
+/// with it. Killing the command kills it.
+pub(crate) fn apart(script: &str, name: &str) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]);
+    command.args(["bash", "-c", script, name]);
+    command
+}
+
 impl Machine {
     /// Starts one, and waits until containers can be started on it. Blocks for some hundredths of a second.
     pub(crate) fn start(root: &Path, seen: &[String]) -> Result<Self, String> {
         std::fs::create_dir_all(root).map_err(|error| format!("{}: {error}", root.display()))?;
-        let mut child = Command::new("unshare")
-            .args([
-                "--mount",
-                "--pid",
-                "--fork",
-                "--kill-child",
-                "--propagation",
-                "private",
-                "bash",
-                "-c",
-                SCRIPT,
-                "node",
-            ])
+        let mut child = apart(SCRIPT, "node")
             .arg(root)
             .args(seen)
             .stdin(Stdio::piped())
