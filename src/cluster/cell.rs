@@ -30,6 +30,8 @@ struct Content<T> {
     incoming: Objects<T>,
     /// Another number for other objects.
     revision: u64,
+    /// Another number where some came that were not there.
+    arrivals: u64,
     health: Health,
 }
 
@@ -38,6 +40,11 @@ impl<T> Content<T> {
     fn changed(&mut self) -> &mut Objects<T> {
         self.revision = self.revision.wrapping_add(1);
         Arc::make_mut(&mut self.objects)
+    }
+
+    fn put(&mut self, name: String, object: T) {
+        let before = self.changed().insert(name, Arc::new(object));
+        self.arrivals = self.arrivals.wrapping_add(u64::from(before.is_none()));
     }
 }
 
@@ -76,6 +83,7 @@ impl<T> Default for Cell<T> {
             objects: Arc::default(),
             incoming: BTreeMap::new(),
             revision: 0,
+            arrivals: 0,
             health: Health::Starting,
         })))
     }
@@ -94,6 +102,11 @@ impl<T> Cell<T> {
     /// The number of what there is now: while it stays, so do the objects.
     pub fn revision(&self) -> u64 {
         self.content().revision
+    }
+
+    /// While it stays, none came that was not there before. What changes or goes does not move it.
+    pub fn arrivals(&self) -> u64 {
+        self.content().arrivals
     }
 
     /// One object.
@@ -120,6 +133,8 @@ impl<T> Cell<T> {
     pub fn complete(&self) {
         let mut content = self.content();
         let incoming = std::mem::take(&mut content.incoming);
+        let are_new = incoming.keys().any(|name| !content.objects.contains_key(name));
+        content.arrivals = content.arrivals.wrapping_add(u64::from(are_new));
         *content.changed() = incoming;
         content.health = Health::Following;
     }
@@ -127,7 +142,7 @@ impl<T> Cell<T> {
     /// The watch brings one.
     pub fn put(&self, name: String, object: T) {
         let mut content = self.content();
-        content.changed().insert(name, Arc::new(object));
+        content.put(name, object);
         content.health = Health::Following;
     }
 
@@ -142,9 +157,9 @@ impl<T> Cell<T> {
     fn correct(&self, name: &str, object: Option<T>) {
         let mut content = self.content();
         match object {
-            Some(object) => content.changed().insert(name.to_owned(), Arc::new(object)),
-            None => content.changed().remove(name),
-        };
+            Some(object) => content.put(name.to_owned(), object),
+            None => drop(content.changed().remove(name)),
+        }
     }
 
     /// The watch failed. Answers whether that is news: the first failure, or another reason than before.
@@ -213,6 +228,31 @@ impl NamespaceCells {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_comes_is_told_from_what_changes_and_goes() {
+        let cell = Cell::default();
+        let moves = |does: &dyn Fn()| {
+            let before = cell.arrivals();
+            does();
+            cell.arrivals() != before
+        };
+        let lists = |names: &[&str]| {
+            cell.begin();
+            for name in names {
+                cell.collect((*name).to_owned(), 1);
+            }
+            cell.complete();
+        };
+        assert!(moves(&|| cell.put("a".to_owned(), 1)));
+        assert!(!moves(&|| cell.put("a".to_owned(), 2)));
+        assert!(!moves(&|| cell.remove("a")));
+        assert!(moves(&|| cell.put("a".to_owned(), 1)), "another of the same name");
+        assert!(!moves(&|| lists(&["a"])));
+        assert!(moves(&|| lists(&["a", "b"])));
+        assert!(moves(&|| lists(&["c"])), "fewer, but one of them is new");
+        assert!(!moves(&|| lists(&[])));
+    }
 
     #[test]
     fn a_list_replaces_everything_at_once_when_it_is_complete() {

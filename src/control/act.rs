@@ -9,7 +9,14 @@
 //! That last question is no part of the protocol, which has had its second answer. It only brings the moment of an answer nearer to
 //! the signal, from some seconds to some milliseconds, for what an agent was given meanwhile.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use kitepool_policy::{decision::Intent, memory::Memory, spec::PoolName, units::Pods};
 use serde_json::Value;
@@ -216,9 +223,21 @@ pub struct Writers {
     clock: Clock,
     wake: Arc<Notify>,
     running: JoinSet<Outcome>,
-    /// What is being recorded for each pool whose writes are in flight.
-    busy: BTreeMap<String, Memory>,
+    /// By the pool's uid.
+    busy: BTreeMap<String, Flight>,
+    /// Whether the reports have ended that the last tick found in the way of an act; each was running then.
+    awaited: Vec<Arc<AtomicBool>>,
     retries: BTreeMap<String, Retry>,
+}
+
+/// The writes of a pool that are in flight.
+#[derive(Debug)]
+struct Flight {
+    /// What is being recorded.
+    memory: Memory,
+    /// No act follows the status.
+    is_report: bool,
+    has_ended: Arc<AtomicBool>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -231,7 +250,7 @@ impl Writers {
     /// No writes in flight.
     pub fn new(writer: Arc<Writer>, reader: Reader, last_word: LastWord, clock: Clock, wake: Arc<Notify>) -> Self {
         let (running, busy, retries) = (JoinSet::new(), BTreeMap::new(), BTreeMap::new());
-        Self { writer, reader, last_word, clock, wake, running, busy, retries }
+        Self { writer, reader, last_word, clock, wake, running, busy, awaited: Vec::new(), retries }
     }
 
     /// Whether a pool's writes may begin: none in flight, and not waiting after a failure.
@@ -242,16 +261,33 @@ impl Writers {
 
     /// The intent that is being recorded and carried out, while a call of the pool is in flight.
     pub fn in_flight(&self, uid: &str) -> Option<&Memory> {
-        self.busy.get(uid)
+        self.busy.get(uid).map(|flight| &flight.memory)
+    }
+
+    /// There is an act for a pool whose writes are not free. Where a report is in its way, its end is awaited: jobs wait for the act. An act
+    /// waits for another in its time, so that a burst is answered by few. Answers when it may be tried again after a failure.
+    pub fn act_waits(&mut self, uid: &str) -> Option<Instant> {
+        let in_the_way = self.busy.get(uid).filter(|flight| flight.is_report);
+        self.awaited.extend(in_the_way.map(|flight| Arc::clone(&flight.has_ended)));
+        self.retries.get(uid).filter(|_| !self.busy.contains_key(uid)).map(|retry| retry.at)
+    }
+
+    /// Whether some report is no longer in the way of an act.
+    pub fn is_way_free(&self) -> bool {
+        self.awaited.iter().any(|has_ended| has_ended.load(Ordering::Acquire))
     }
 
     /// Begins a pool's writes.
     pub fn begin(&mut self, work: Work) {
-        self.busy.insert(work.uid.clone(), work.memory.clone());
+        let has_ended = Arc::new(AtomicBool::new(false));
+        let flight =
+            Flight { memory: work.memory.clone(), is_report: work.acts.is_empty(), has_ended: Arc::clone(&has_ended) };
+        self.busy.insert(work.uid.clone(), flight);
         let (writer, reader, wake) = (Arc::clone(&self.writer), self.reader.clone(), Arc::clone(&self.wake));
         let last_word = self.last_word.clone();
         self.running.spawn(async move {
             let outcome = carry_out(work, &writer, &reader, &last_word).await;
+            has_ended.store(true, Ordering::Release);
             wake.notify_one();
             outcome
         });
@@ -259,6 +295,7 @@ impl Writers {
 
     /// What has ended since the last tick, in the order of pools.
     pub fn ended(&mut self) -> Vec<Outcome> {
+        self.awaited.clear();
         let mut outcomes = Vec::new();
         while let Some(ended) = self.running.try_join_next() {
             match ended {
@@ -380,3 +417,6 @@ async fn carry_out_one(act: &Act, namespace: &str, writer: &Writer) -> Result<(S
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! The hints of all namespaces, put together for each queue, and told from those that are over.
 //!
-//! A tick comes twenty times a second and hints seldom change, so what is made of them is kept until they do.
+//! A tick comes twenty times a second or more and hints seldom change, so what is made of them is kept until they do.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -38,6 +38,10 @@ const POOLS_TOLD_MAX: usize = 10;
 pub struct HintIndex {
     namespaces: BTreeMap<String, Shelf>,
     queues: BTreeMap<QueueKey, Page>,
+    /// How many came, as [`NamespaceCells`] count them.
+    arrivals: u64,
+    /// When some did.
+    came_at: Option<Instant>,
     reviewed_at: Option<Instant>,
     /// Jobs that were found to be unmatched, as long as their hints are there. A new term tells of them once more.
     told: BTreeSet<String>,
@@ -71,6 +75,8 @@ struct Shelf {
 struct Page {
     shelves: Vec<(String, u64)>,
     hints: Hints,
+    /// When they were last others than before; `None`: there were none, and are none.
+    changed_at: Option<Instant>,
 }
 
 /// What the hints of a namespace came to.
@@ -86,7 +92,11 @@ pub struct HintReview {
 
 impl HintIndex {
     /// Takes in what changed.
-    pub fn take_in(&mut self, watched: &Watched) {
+    pub fn take_in(&mut self, watched: &Watched, at: Instant) {
+        let arrivals = watched.values().fold(0, |sum: u64, cells| sum.wrapping_add(cells.hints.arrivals()));
+        if self.arrivals != arrivals {
+            (self.arrivals, self.came_at) = (arrivals, Some(at));
+        }
         self.namespaces.retain(|namespace, _| watched.contains_key(namespace));
         for (namespace, cells) in watched {
             // Before the objects: what comes in between is taken in again, not missed.
@@ -101,7 +111,7 @@ impl HintIndex {
     }
 
     /// The jobs for a queue whose pools are in these namespaces.
-    pub fn of_queue(&mut self, key: &QueueKey, namespaces: &BTreeSet<&str>) -> Hints {
+    pub fn of_queue(&mut self, key: &QueueKey, namespaces: &BTreeSet<&str>, at: Instant) -> Hints {
         if !self.concern(key) {
             return Hints::default();
         }
@@ -122,8 +132,21 @@ impl HintIndex {
             .flat_map(|hint| jobs_for(hint, key).map(|job| job.as_seen(hint.stored_at)))
             .collect();
         let shelves = stacks().map(|(namespace, shelf)| (namespace.clone(), shelf.revision)).collect();
-        self.queues.insert(key.clone(), Page { shelves, hints: hints.clone() });
+        let (before, changed_at) =
+            self.queues.get(key).map(|page| (page.hints.clone(), page.changed_at)).unwrap_or_default();
+        let changed_at = if before == hints { changed_at } else { Some(at) };
+        self.queues.insert(key.clone(), Page { shelves, hints: hints.clone(), changed_at });
         hints
+    }
+
+    /// When the last hint came, whatever queue it is for.
+    pub const fn came_at(&self) -> Option<Instant> {
+        self.came_at
+    }
+
+    /// When the hints of a queue were last others than before, as far as there are any.
+    pub fn changed_at(&self, key: &QueueKey) -> Option<Instant> {
+        self.queues.get(key)?.changed_at
     }
 
     /// Whether there is any for a queue of this name.
@@ -280,6 +303,10 @@ mod tests {
         }
     }
 
+    fn now() -> Instant {
+        crate::clock::Clock::fixed(Timestamp::UNIX_EPOCH).mono()
+    }
+
     fn key(queue: &str) -> QueueKey {
         let token = crate::sense::poll::TokenKey::File("/mnt/token".to_owned());
         QueueKey::Unknown(queue.to_owned(), token)
@@ -309,20 +336,47 @@ mod tests {
         watched["ci"].hints.put("a".to_owned(), hint(&[("1", "linux"), ("2", "linux"), ("3", "mac")]));
         watched["ci"].hints.put("b".to_owned(), hint(&[("2", "linux")]));
         watched["other"].hints.put("c".to_owned(), hint(&[("4", "linux")]));
-        let mut index = HintIndex::default();
-        index.take_in(&watched);
+        let (mut index, at) = (HintIndex::default(), now());
+        index.take_in(&watched, at);
         let here = BTreeSet::from(["ci"]);
-        assert_eq!(index.of_queue(&key("linux"), &here).jobs(), Jobs(2));
-        assert_eq!(index.of_queue(&key("mac"), &here).jobs(), Jobs(1));
-        assert_eq!(index.of_queue(&key("linux"), &BTreeSet::from(["ci", "other"])).jobs(), Jobs(3));
+        assert_eq!(index.of_queue(&key("linux"), &here, at).jobs(), Jobs(2));
+        assert_eq!(index.of_queue(&key("mac"), &here, at).jobs(), Jobs(1));
+        assert_eq!(index.of_queue(&key("linux"), &BTreeSet::from(["ci", "other"]), at).jobs(), Jobs(3));
 
         watched["ci"].hints.put("d".to_owned(), hint(&[("5", "linux")]));
-        assert_eq!(index.of_queue(&key("linux"), &here).jobs(), Jobs(2), "not taken in yet");
-        index.take_in(&watched);
-        assert_eq!(index.of_queue(&key("linux"), &here).jobs(), Jobs(3));
+        assert_eq!(index.of_queue(&key("linux"), &here, at).jobs(), Jobs(2), "not taken in yet");
+        index.take_in(&watched, at);
+        assert_eq!(index.of_queue(&key("linux"), &here, at).jobs(), Jobs(3));
         watched["ci"].hints.remove("a");
-        index.take_in(&watched);
-        assert_eq!(index.of_queue(&key("linux"), &here).jobs(), Jobs(2));
+        index.take_in(&watched, at);
+        assert_eq!(index.of_queue(&key("linux"), &here, at).jobs(), Jobs(2));
+    }
+
+    #[test]
+    fn a_queues_hints_change_when_its_own_do() {
+        let watched: Watched = [("ci".to_owned(), NamespaceCells::default())].into();
+        let (mut index, start) = (HintIndex::default(), now());
+        let (linux, mac) = (key("linux"), key("mac"));
+        let mut at = start;
+        let mut look = |index: &mut HintIndex| {
+            at += Duration::from_millis(10);
+            index.take_in(&watched, at);
+            index.of_queue(&linux, &BTreeSet::from(["ci"]), at);
+            index.of_queue(&mac, &BTreeSet::from(["ci"]), at);
+            [&linux, &mac].map(|key| index.changed_at(key).map(|at| (at - start).as_millis()))
+        };
+        assert_eq!(look(&mut index), [None, None]);
+        watched["ci"].hints.put("a".to_owned(), hint(&[("1", "linux")]));
+        assert_eq!(look(&mut index), [Some(20), None]);
+        watched["ci"].hints.put("b".to_owned(), hint(&[("2", "mac")]));
+        assert_eq!(look(&mut index), [Some(20), Some(30)]);
+        watched["ci"].hints.put("c".to_owned(), hint(&[("1", "linux")]));
+        assert_eq!(look(&mut index), [Some(20), Some(30)], "the same job again");
+        watched["ci"].hints.put("d".to_owned(), hint(&[("3", "linux")]));
+        assert_eq!(look(&mut index), [Some(50), Some(30)]);
+        watched["ci"].hints.remove("a");
+        assert_eq!(look(&mut index), [Some(50), Some(30)], "what another one tells of as well");
+        assert_eq!(index.came_at().map(|at| (at - start).as_millis()), Some(50));
     }
 
     #[test]
@@ -358,10 +412,10 @@ mod tests {
         let mut told = hint(&[("1", "linux"), ("2", "mac")]);
         told.jobs.iter_mut().for_each(|job| job.cluster = Some("0190a0a0-0000-4000-8000-00000000000a".to_owned()));
         watched["ci"].hints.put("a".to_owned(), told);
-        let mut index = HintIndex::default();
-        index.take_in(&watched);
+        let (mut index, at) = (HintIndex::default(), now());
+        index.take_in(&watched, at);
         let identity = Identity { organization: "acme".to_owned(), cluster: Some("Default cluster".to_owned()) };
         let key = QueueKey::Known("linux".to_owned(), identity);
-        assert_eq!(index.of_queue(&key, &BTreeSet::from(["ci"])).jobs(), Jobs(1));
+        assert_eq!(index.of_queue(&key, &BTreeSet::from(["ci"]), at).jobs(), Jobs(1));
     }
 }

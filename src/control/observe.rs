@@ -58,7 +58,7 @@ pub(super) fn next_queue(rest: &mut Peekable<impl Iterator<Item = Placed>>) -> V
 }
 
 impl Term {
-    /// All pools that there are now: the valid ones, in the order of their queues, and those that are broken.
+    /// All pools that there are now: the valid ones, in the order of their queues, those with hints first, and those that are broken.
     pub(super) fn look_around(&mut self, now: Timestamp) -> (Vec<Placed>, Vec<PoolFacts>) {
         let mut found = Vec::new();
         let mut broken = Vec::new();
@@ -105,6 +105,10 @@ impl Term {
         let mut placed: Vec<Placed> = found.into_iter().map(place).collect();
         // Stable: the pools of a queue stay in the order of their names.
         placed.sort_by(|a, b| a.seen.key.cmp(&b.seen.key));
+        // Those that jobs were told for do not wait for the others.
+        let (mut placed, others): (Vec<Placed>, Vec<Placed>) =
+            placed.into_iter().partition(|placed| self.hints.concern(&placed.seen.key));
+        placed.extend(others);
         (placed, broken)
     }
 

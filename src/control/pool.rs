@@ -44,6 +44,12 @@ pub struct PoolState {
     identity: Option<Identity>,
     /// When the status was last written.
     pub status_written_at: Option<Instant>,
+    /// When its last act was begun.
+    pub acted_at: Option<Instant>,
+    /// Since when an act of it waits for its turn.
+    pub act_waits_since: Option<Instant>,
+    /// Since when its report rests for hints that may follow.
+    pub report_rests_since: Option<Instant>,
     /// The series that moves while nothing else does.
     pub reading_age: Option<ReadingAge>,
     /// The last change that was logged and not made, so that each is logged once.
@@ -150,6 +156,9 @@ impl PoolState {
             status,
             reading_age: None,
             status_written_at: None,
+            acted_at: None,
+            act_waits_since: None,
+            report_rests_since: None,
             logged: None,
             is_status_unsure: false,
             refusal: None,

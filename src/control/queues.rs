@@ -10,6 +10,7 @@ use kitepool_policy::{
     units::{Agents, Pods},
     unsatisfiable::Watch,
 };
+use tokio::time::Instant;
 
 use super::{hints::HintIndex, observe::Candidate, pool::PoolFacts, readings::QueueKey};
 
@@ -52,7 +53,13 @@ impl Queue {
     }
 
     /// Of all its pools.
-    pub(super) fn of(key: &QueueKey, candidates: &[Candidate], broken: &[PoolFacts], hints: &mut HintIndex) -> Self {
+    pub(super) fn of(
+        key: &QueueKey,
+        candidates: &[Candidate],
+        broken: &[PoolFacts],
+        hints: &mut HintIndex,
+        at: Instant,
+    ) -> Self {
         // One pool that says so is enough, since they serve the queue as a whole.
         let counts_others = candidates.iter().any(|candidate| candidate.valid.other_agents == OtherAgents::Count);
         let member = |(place, candidate): (usize, &Candidate)| {
@@ -67,7 +74,7 @@ impl Queue {
         let mut observation = QueueObservation {
             queue: key.queue().to_owned(),
             reading: best.unwrap_or(Reading { last_good: None, trouble: Some(Trouble::NotRead) }),
-            hints: hints.of_queue(key, &namespaces),
+            hints: hints.of_queue(key, &namespaces, at),
             standing: standing(key.queue(), &members, broken),
             pools: candidates.iter().map(seen).collect(),
             watch: Watch::default(),

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     metrics::Metrics,
+    pace::{self, Pace},
     readings::DEFAULT_ENDPOINT,
     record::{Line, Recorder},
     status::{Board, Phase},
@@ -89,9 +90,6 @@ pub enum ProbeWay {
     /// Through the API server.
     Proxy,
 }
-
-/// Wakes are coalesced: the first at once, then at most twenty a second.
-const TICK_INTERVAL_MIN: Duration = Duration::from_millis(50);
 
 /// Cooldowns, windows and steps end without anybody waking us; nobody sets them finer than a second.
 const TICK_INTERVAL_MAX: Duration = Duration::from_secs(1);
@@ -347,34 +345,36 @@ async fn lead_a_term(shared: &Shared, lost: &CancellationToken, stop: &Cancellat
     background.spawn(publishing);
     let reader = Reader::new(shared.clients.read.clone());
     let mut term = Term::begin(shared.clone(), writer, reader, announcer, &wake, &mut background);
+    let mut pace = Pace::new(shared.clock.mono());
     while !over() {
         let began = shared.clock.mono();
-        let longest = match term.tick() {
-            Next::Soon => TICK_INTERVAL_MAX,
-            Next::Calm => TICK_INTERVAL_CALM,
+        // Before the tick: what comes while it looks is looked at again.
+        let come = hints_come(&term);
+        let latest = match term.tick() {
+            Next::At(at) => at.min(began + TICK_INTERVAL_MAX),
+            Next::Soon => began + TICK_INTERVAL_MAX,
+            Next::Calm => began + TICK_INTERVAL_CALM,
         };
         let ended = shared.clock.mono();
         shared.metrics.ticked(ended.saturating_duration_since(began));
         shared.board.ticked(ended);
-        // A tick over thousands of pools takes long; half of a core is enough for all of them.
-        let soonest = TICK_INTERVAL_MIN.max(2 * ended.saturating_duration_since(began));
-        let rest = async {
-            tokio::time::sleep_until(began + soonest).await;
-            tokio::select! {
-                biased;
-                () = wake.notified() => {}
-                () = tokio::time::sleep_until(began + longest.max(soonest)) => {}
-            }
-        };
+        let soonest = pace.rest(began, ended);
+        let is_urgent = || (!term.turns.gathers() && come != hints_come(&term)) || term.writers.is_way_free();
+        let rest = pace::rest(&wake, is_urgent, soonest, latest);
         tokio::select! {
             biased;
             () = lost.cancelled() => {}
             () = stop.cancelled() => {}
-            () = rest => {}
+            is_hurried = rest => if is_hurried { pace.hurries(shared.clock.mono()) },
         }
     }
     if tokio::time::timeout(STOP_DEADLINE, term.drain()).await.is_err() {
         tracing::warn!("writes in flight did not end in time");
     }
     term.end();
+}
+
+/// Other numbers where hints came that were not there. Those that go leave nothing to hurry for, and a hundred go at once.
+fn hints_come(term: &Term) -> Vec<u64> {
+    term.watch.namespaces.values().map(|cells| cells.hints.arrivals()).collect()
 }

@@ -39,9 +39,11 @@ use super::{
     pool_status::{self, NewStatus},
     queues::{Decided, Queue, Watches},
     readings::{QueueKey, Readings},
+    report::{News, Report},
     run::Shared,
     show,
     signs::{Signs, Wanted},
+    turns::{Turns, Waiting},
     verdict,
 };
 use crate::{
@@ -54,20 +56,24 @@ use crate::{
     sense::{probe::ProbeSet, watch::ClusterWatch},
 };
 
-/// A status that only reports (no act follows) is written at most this often: a burst moves the numbers twenty times a
-/// second, and nobody reads so fast.
-const STATUS_INTERVAL_MIN: Duration = Duration::from_secs(1);
-
 /// A list that takes longer than this hangs; the other namespaces do not wait for it.
 const BEGINNING_MAX: Duration = Duration::from_secs(15);
 
 /// How soon to look again if nothing is heard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Next {
+    /// Something was put off until then.
+    At(Instant),
     /// Something goes on by itself.
     Soon,
     /// Nothing does but the hours.
     Calm,
+}
+
+impl Next {
+    const fn calm_if(is_calm: bool) -> Self {
+        if is_calm { Self::Calm } else { Self::Soon }
+    }
 }
 
 /// One term of leadership.
@@ -79,7 +85,8 @@ pub struct Term {
     pub(super) watch: ClusterWatch,
     pub(super) readings: Readings,
     pub(super) writers: Writers,
-    hints: HintIndex,
+    pub(super) turns: Turns,
+    pub(super) hints: HintIndex,
     sweep: HintSweep,
     pub(super) probes: ProbeSet,
     pub(super) signs: Signs,
@@ -96,10 +103,7 @@ pub struct Term {
 
 /// What one pass comes to, over all queues.
 struct Pass {
-    /// Nothing but the hours changes anything.
-    is_calm: bool,
-    /// There was nothing to write.
-    is_settled: bool,
+    next: Next,
     signs: Vec<Wanted>,
     /// The queues of which there are hints.
     hinted: BTreeMap<QueueKey, Queue>,
@@ -134,6 +138,7 @@ impl Term {
             watch,
             readings,
             writers,
+            turns: Turns::default(),
             hints,
             sweep,
             probes,
@@ -160,10 +165,11 @@ impl Term {
             show::board(self);
             return Next::Soon;
         }
+        self.turns.begin_pass();
+        self.hints.take_in(&self.watch.namespaces, self.shared.clock.mono());
         let (placed, broken) = self.look_around(now);
-        self.hints.take_in(&self.watch.namespaces);
-        let is_calm = broken.is_empty();
-        let mut pass = Pass { is_calm, is_settled: true, signs: Vec::new(), hinted: BTreeMap::new() };
+        let next = Next::calm_if(broken.is_empty());
+        let mut pass = Pass { next, signs: Vec::new(), hinted: BTreeMap::new() };
         let mut rest = placed.into_iter().peekable();
         loop {
             let pools = observe::next_queue(&mut rest);
@@ -181,24 +187,25 @@ impl Term {
         if !self.shared.config.is_dry_run {
             self.signs.put_up(pass.signs);
         }
-        pass.is_settled &= self.sweep_hints(&pass.hinted, now);
+        let swept = Next::calm_if(self.sweep_hints(&pass.hinted, now));
         show::board(self);
-        if pass.is_calm && pass.is_settled { Next::Calm } else { Next::Soon }
+        pass.next.min(swept)
     }
 
     /// One queue, the whole way.
     fn serve(&mut self, candidates: &[Candidate], broken: &[PoolFacts], now: Timestamp, pass: &mut Pass) {
         let Some(key) = candidates.first().map(|candidate| &candidate.seen.key) else { return };
         self.note_departures(candidates);
-        let mut queue = Queue::of(key, candidates, broken, &mut self.hints);
+        let mut queue = Queue::of(key, candidates, broken, &mut self.hints, self.shared.clock.mono());
         self.watches.look(key, &mut queue, self.passes);
         let decided = queue.decide(|observation| self.decide(key, observation, now));
         let is_calm = |decided: &Decided| decided.decision.as_ref().is_some_and(Decision::is_calm);
-        pass.is_calm &= decided.iter().all(is_calm);
+        pass.next = pass.next.min(Next::calm_if(decided.iter().all(is_calm)));
         self.ask(candidates, &decided);
         pass.signs.extend(self.wanted_signs(candidates, &decided));
         for (candidate, decided) in candidates.iter().zip(&decided) {
-            pass.is_settled &= self.act(candidate, decided.decision.as_ref(), &decided.companions, now);
+            let next = self.act(candidate, decided.decision.as_ref(), &decided.companions, now);
+            pass.next = pass.next.min(next);
         }
         if self.hints.concern(key) {
             pass.hinted.insert(key.clone(), queue);
@@ -261,22 +268,22 @@ impl Term {
         Vec::new()
     }
 
-    /// Writes what the decision asks for, its memory first. Answers whether there was nothing to write.
+    /// Writes what the decision asks for, its memory first. Calm where there was nothing to write.
     fn act(
         &mut self,
         candidate: &Candidate,
         decision: Option<&Decision>,
         companions: &[PoolName],
         now: Timestamp,
-    ) -> bool {
+    ) -> Next {
         let view = candidate.view();
-        let Some(state) = self.pools.get_mut(&view.uid) else { return true };
+        let Some(state) = self.pools.get_mut(&view.uid) else { return Next::Calm };
         if decision.is_some_and(|decision| decision.intents.is_empty()) {
             state.refusal = None;
         }
         if state.quiet.as_ref().is_some_and(|quiet| quiet.is_still_so(candidate, state, decision, companions)) {
             show::reading_age(&self.shared.metrics, state, candidate, now);
-            return true;
+            return Next::Calm;
         }
         state.quiet = None;
         let refusal = state.refusal.as_deref().or(state.sign_refusal.as_deref());
@@ -303,22 +310,19 @@ impl Term {
         if self.shared.config.is_dry_run {
             state.memory = memory.clone();
             state.now_stands(status);
-            return true;
+            return Next::Calm;
         }
         let acts = decision.filter(|_| !is_passive).map(|decision| acts(decision, candidate)).unwrap_or_default();
         let has_changed = state.is_status_unsure || status != *state.status();
-        let since_written = state.status_written_at.map(|at| self.shared.clock.mono().saturating_duration_since(at));
-        let is_too_soon = since_written.is_some_and(|since| since < STATUS_INTERVAL_MIN);
-        // Before the first poll has ended there is nothing to report that the last leader did not know better.
-        let is_early =
-            candidate.seen.reading.trouble == Some(Trouble::NotRead) && state.status().get("conditions").is_some();
-        if !self.writers.is_free(&view.uid) || (acts.is_empty() && (!has_changed || is_too_soon || is_early)) {
-            let is_settled = acts.is_empty() && !has_changed;
+        if let Some(next) = self.puts_off(candidate, !acts.is_empty(), has_changed) {
             // A write in flight may still leave another status.
-            let is_quiet = is_settled && self.writers.is_free(&view.uid);
-            state.quiet = is_quiet.then(|| Quiet::of(candidate, state, decision, companions));
-            return is_settled;
+            let is_quiet = next == Next::Calm && self.writers.is_free(&view.uid);
+            if let Some(state) = self.pools.get_mut(&view.uid).filter(|_| is_quiet) {
+                state.quiet = Some(Quiet::of(candidate, state, decision, companions));
+            }
+            return next;
         }
+        let Some(state) = self.pools.get(&view.uid) else { return Next::Calm };
         let about = reference(&view.name, &view.uid);
         let news = conditions::news(state.status().get("conditions"), &verdict.conditions);
         let mut notices: Vec<_> = news.into_iter().map(|condition| announce::condition(&about, condition)).collect();
@@ -338,7 +342,47 @@ impl Term {
             reason: verdict.decided,
             notices,
         });
-        false
+        Next::Soon
+    }
+
+    /// When to look again at a pool of which nothing is to be written now; `None`: it is.
+    fn puts_off(&mut self, candidate: &Candidate, has_acts: bool, has_changed: bool) -> Option<Next> {
+        let uid = &candidate.view().uid;
+        let state = self.pools.get_mut(uid)?;
+        let at = self.shared.clock.mono();
+        let is_free = self.writers.is_free(uid);
+        let hinted_at = self.hints.changed_at(&candidate.seen.key);
+        // Before the first poll has ended there is nothing to report that the last leader did not know better.
+        let is_early =
+            candidate.seen.reading.trouble == Some(Trouble::NotRead) && state.status().get("conditions").is_some();
+        let (written_at, rested_since) = (state.status_written_at, state.report_rests_since);
+        let report = Report::of(&News { has_changed, is_early, written_at, hinted_at, rested_since }, at);
+        if has_acts {
+            let told_at = hinted_at.and_then(|_| self.hints.came_at());
+            let waiting = Waiting { acted_at: state.acted_at, told_at, since: state.act_waits_since };
+            if let Some(until) = self.turns.wait(&waiting, at) {
+                state.act_waits_since = Some(waiting.since.unwrap_or(at));
+                return Some(Next::At(until));
+            }
+            if !is_free {
+                return Some(self.writers.act_waits(uid).map_or(Next::Soon, Next::At));
+            }
+            state.acted_at = Some(at);
+            self.turns.begins(at);
+        } else if !is_free || report != Report::Due {
+            state.act_waits_since = None;
+            // One that is due stays so until it is written.
+            if report != Report::Due {
+                state.report_rests_since = report.rests_since();
+            }
+            return Some(match report {
+                Report::NoNews => Next::Calm,
+                Report::Rests { until, .. } => Next::At(until),
+                Report::Later | Report::Due => Next::Soon,
+            });
+        }
+        (state.act_waits_since, state.report_rests_since) = (None, None);
+        None
     }
 
     /// A pool that is not valid: everything that is wrong with it, and nothing is touched.

@@ -1,0 +1,147 @@
+//! Which acts begin at once, and which wait a moment for more of their kind: the first job's agent is made at once, those of a burst
+//! together and not one by one.
+//!
+//! ```text
+//!  an act ─► the pool's last one began less than 50 ms ago? ─────────────────────────────────► then
+//!      └─► else four began just now, its queue has hints, and some still come? ──────────────► when none has come for 50 ms,
+//!            └─► else at once                                                                  200 ms later at the latest
+//! ```
+//!
+//! Each write costs the API server some ten milliseconds, and the pods that follow it more, so in a burst the first writes are in the way of
+//! the hints that are still to come, and each of these makes another write.
+
+use std::{collections::VecDeque, time::Duration};
+
+use tokio::time::Instant;
+
+use super::pace;
+
+/// Jobs of a build come within some milliseconds of each other.
+const TOGETHER: Duration = pace::INTERVAL;
+
+/// So many acts in [`TOGETHER`] are no burst: they are written within it.
+const AT_ONCE: usize = 4;
+
+/// However many hints still come, jobs that were told of do not wait for longer. A burst of 500 is told of within some 200 ms, where nothing
+/// else is written.
+const WAIT_MAX: Duration = Duration::from_millis(200);
+
+/// Whose turn it is.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    /// When the last acts began, over all pools.
+    begun: VecDeque<Instant>,
+    gathers: bool,
+}
+
+/// What is known of a pool that has something to write.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Waiting {
+    /// When its last act began.
+    pub(super) acted_at: Option<Instant>,
+    /// When the last hint came, whatever queue it is for, where it has hints itself.
+    pub(super) told_at: Option<Instant>,
+    /// Since when it waits.
+    pub(super) since: Option<Instant>,
+}
+
+impl Turns {
+    /// All pools are looked at once more.
+    pub(super) fn begin_pass(&mut self) {
+        self.gathers = false;
+    }
+
+    /// Whether some wait for the hints that still come. Then one more is nothing that should hurry us.
+    pub(super) const fn gathers(&self) -> bool {
+        self.gathers
+    }
+
+    /// Until when it waits; `None`: its turn is now.
+    pub(super) fn wait(&mut self, pool: &Waiting, at: Instant) -> Option<Instant> {
+        let is_near = |first: &Instant| at.saturating_duration_since(*first) < TOGETHER;
+        let is_burst = self.begun.len() >= AT_ONCE && self.begun.front().is_some_and(is_near);
+        let latest = pool.since.unwrap_or(at) + WAIT_MAX;
+        // One that has waited goes on waiting for the last hint, although the burst has stopped meanwhile because all wait.
+        let told_at = pool.told_at.filter(|_| is_burst || pool.since.is_some());
+        let settles = told_at.map(|told| (told + TOGETHER).min(latest)).filter(|until| at < *until);
+        self.gathers |= settles.is_some();
+        let together = pool.acted_at.map(|acted| acted + TOGETHER).filter(|until| at < *until);
+        settles.max(together)
+    }
+
+    /// One begins.
+    pub(super) fn begins(&mut self, at: Instant) {
+        if self.begun.len() >= AT_ONCE {
+            self.begun.pop_front();
+        }
+        self.begun.push_back(at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn start() -> Instant {
+        Clock::fixed(jiff::Timestamp::UNIX_EPOCH).mono()
+    }
+
+    fn told(told_at: Instant) -> Waiting {
+        Waiting { acted_at: None, told_at: Some(told_at), since: None }
+    }
+
+    fn after(acts: usize, at: Instant) -> Turns {
+        let mut turns = Turns::default();
+        (0..acts).for_each(|_| turns.begins(at));
+        turns
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_job_is_served_at_once_and_what_follows_in_the_same_pool_together() {
+        let at = start();
+        let mut turns = after(AT_ONCE - 1, at);
+        assert_eq!(turns.wait(&told(at), at), None);
+        let acted = Waiting { acted_at: Some(at), ..told(at + MS) };
+        assert_eq!(turns.wait(&acted, at + MS), Some(at + TOGETHER));
+        assert_eq!(turns.wait(&acted, at + TOGETHER), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn in_a_burst_a_pool_waits_until_its_hints_are_all_there() {
+        let at = start();
+        let mut turns = after(AT_ONCE, at);
+        assert_eq!(turns.wait(&told(at), at), Some(at + TOGETHER));
+        assert!(turns.gathers());
+        turns.begin_pass();
+        let waits = |told_at| Waiting { since: Some(at), ..told(told_at) };
+        assert_eq!(turns.wait(&waits(at + 30 * MS), at + 60 * MS), Some(at + 80 * MS), "another one has come");
+        assert_eq!(turns.wait(&waits(at + 30 * MS), at + 80 * MS), None);
+        assert_eq!(turns.wait(&waits(at + 190 * MS), at + 190 * MS), Some(at + WAIT_MAX), "they come and come");
+        turns.begin_pass();
+        assert_eq!(turns.wait(&waits(at + 200 * MS), at + 200 * MS), None);
+        assert!(!turns.gathers());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_no_hint_asks_for_waits_for_nobody() {
+        let at = start();
+        let mut turns = after(AT_ONCE, at);
+        assert_eq!(turns.wait(&Waiting { told_at: None, ..told(at) }, at), None);
+        assert_eq!(turns.wait(&told(at), at + TOGETHER), None, "its hints are as they were");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn acts_that_are_spread_are_no_burst() {
+        let at = start();
+        let mut turns = Turns::default();
+        for act in 0..100 {
+            let at = at + 13 * MS * act;
+            assert_eq!(turns.wait(&told(at), at), None);
+            turns.begins(at);
+        }
+        assert_eq!(turns.begun.len(), AT_ONCE);
+    }
+}
