@@ -46,7 +46,7 @@ pub struct PoolState {
     pub status_written_at: Option<Instant>,
     /// When its last act was begun.
     pub acted_at: Option<Instant>,
-    /// Since when an act of it waits for its turn.
+    /// Since when an act of it waits for a burst to be told.
     pub act_waits_since: Option<Instant>,
     /// Since when its report rests for hints that may follow.
     pub report_rests_since: Option<Instant>,

@@ -360,9 +360,9 @@ impl Term {
         if has_acts {
             let told_at = hinted_at.and_then(|_| self.hints.came_at());
             let waiting = Waiting { acted_at: state.acted_at, told_at, since: state.act_waits_since };
-            if let Some(until) = self.turns.wait(&waiting, at) {
-                state.act_waits_since = Some(waiting.since.unwrap_or(at));
-                return Some(Next::At(until));
+            if let Some(wait) = self.turns.wait(&waiting, at) {
+                state.act_waits_since = wait.since;
+                return Some(Next::At(wait.until));
             }
             if !is_free {
                 return Some(self.writers.act_waits(uid).map_or(Next::Soon, Next::At));

@@ -41,7 +41,16 @@ pub(super) struct Waiting {
     pub(super) acted_at: Option<Instant>,
     /// When the last hint came, whatever queue it is for, where it has hints itself.
     pub(super) told_at: Option<Instant>,
-    /// Since when it waits.
+    /// Since when it waits for a burst.
+    pub(super) since: Option<Instant>,
+}
+
+/// What a pool waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Wait {
+    /// If no other hint comes.
+    pub(super) until: Instant,
+    /// Since when, if it is for a burst. To keep some distance from the pool's own last act is no reason to wait for what comes after it.
     pub(super) since: Option<Instant>,
 }
 
@@ -56,17 +65,17 @@ impl Turns {
         self.gathers
     }
 
-    /// Until when it waits; `None`: its turn is now.
-    pub(super) fn wait(&mut self, pool: &Waiting, at: Instant) -> Option<Instant> {
+    /// What it waits for; `None`: its turn is now.
+    pub(super) fn wait(&mut self, pool: &Waiting, at: Instant) -> Option<Wait> {
         let is_near = |first: &Instant| at.saturating_duration_since(*first) < TOGETHER;
         let is_burst = self.begun.len() >= AT_ONCE && self.begun.front().is_some_and(is_near);
-        let latest = pool.since.unwrap_or(at) + WAIT_MAX;
+        let since = pool.since.unwrap_or(at);
         // One that has waited goes on waiting for the last hint, although the burst has stopped meanwhile because all wait.
         let told_at = pool.told_at.filter(|_| is_burst || pool.since.is_some());
-        let settles = told_at.map(|told| (told + TOGETHER).min(latest)).filter(|until| at < *until);
+        let settles = told_at.map(|told| (told + TOGETHER).min(since + WAIT_MAX)).filter(|until| at < *until);
         self.gathers |= settles.is_some();
         let together = pool.acted_at.map(|acted| acted + TOGETHER).filter(|until| at < *until);
-        settles.max(together)
+        settles.max(together).map(|until| Wait { until, since: settles.map(|_| since) })
     }
 
     /// One begins.
@@ -93,6 +102,12 @@ mod tests {
         Waiting { acted_at: None, told_at: Some(told_at), since: None }
     }
 
+    /// Until when a pool waits, and since when if for a burst; in milliseconds.
+    fn waits(turns: &mut Turns, pool: &Waiting, start: Instant, at: Instant) -> Option<(u128, Option<u128>)> {
+        let after = |at: Instant| (at - start).as_millis();
+        turns.wait(pool, at).map(|wait| (after(wait.until), wait.since.map(after)))
+    }
+
     fn after(acts: usize, at: Instant) -> Turns {
         let mut turns = Turns::default();
         (0..acts).for_each(|_| turns.begins(at));
@@ -104,24 +119,25 @@ mod tests {
         let at = start();
         let mut turns = after(AT_ONCE - 1, at);
         assert_eq!(turns.wait(&told(at), at), None);
-        let acted = Waiting { acted_at: Some(at), ..told(at + MS) };
-        assert_eq!(turns.wait(&acted, at + MS), Some(at + TOGETHER));
-        assert_eq!(turns.wait(&acted, at + TOGETHER), None);
+        let acted = |told_at| Waiting { acted_at: Some(at), ..told(told_at) };
+        assert_eq!(waits(&mut turns, &acted(at + MS), at, at + MS), Some((50, None)));
+        assert_eq!(turns.wait(&acted(at + 40 * MS), at + TOGETHER), None, "no burst, however the hints come");
+        assert!(!turns.gathers());
     }
 
     #[tokio::test(start_paused = true)]
     async fn in_a_burst_a_pool_waits_until_its_hints_are_all_there() {
         let at = start();
         let mut turns = after(AT_ONCE, at);
-        assert_eq!(turns.wait(&told(at), at), Some(at + TOGETHER));
+        assert_eq!(waits(&mut turns, &told(at), at, at), Some((50, Some(0))));
         assert!(turns.gathers());
+        let pool = |told_at| Waiting { since: Some(at), ..told(told_at) };
+        let later = |told: u32| pool(at + told * MS);
+        assert_eq!(waits(&mut turns, &later(30), at, at + 60 * MS), Some((80, Some(0))), "another one has come");
+        assert_eq!(turns.wait(&later(30), at + 80 * MS), None);
+        assert_eq!(waits(&mut turns, &later(190), at, at + 190 * MS), Some((200, Some(0))), "they come and come");
         turns.begin_pass();
-        let waits = |told_at| Waiting { since: Some(at), ..told(told_at) };
-        assert_eq!(turns.wait(&waits(at + 30 * MS), at + 60 * MS), Some(at + 80 * MS), "another one has come");
-        assert_eq!(turns.wait(&waits(at + 30 * MS), at + 80 * MS), None);
-        assert_eq!(turns.wait(&waits(at + 190 * MS), at + 190 * MS), Some(at + WAIT_MAX), "they come and come");
-        turns.begin_pass();
-        assert_eq!(turns.wait(&waits(at + 200 * MS), at + 200 * MS), None);
+        assert_eq!(turns.wait(&later(200), at + 200 * MS), None);
         assert!(!turns.gathers());
     }
 
