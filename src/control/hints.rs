@@ -38,9 +38,9 @@ const POOLS_TOLD_MAX: usize = 10;
 pub struct HintIndex {
     namespaces: BTreeMap<String, Shelf>,
     queues: BTreeMap<QueueKey, Page>,
-    /// How many came, as [`NamespaceCells`] count them.
+    /// Of all namespaces, as far as they were taken in.
     arrivals: u64,
-    /// When some did.
+    /// When the last of them were.
     came_at: Option<Instant>,
     reviewed_at: Option<Instant>,
     /// Jobs that were found to be unmatched, as long as their hints are there. A new term tells of them once more.
@@ -93,7 +93,8 @@ pub struct HintReview {
 impl HintIndex {
     /// Takes in what changed.
     pub fn take_in(&mut self, watched: &Watched, at: Instant) {
-        let arrivals = watched.values().fold(0, |sum: u64, cells| sum.wrapping_add(cells.hints.arrivals()));
+        // Before the objects: what comes in between is taken in again, not missed.
+        let arrivals = arrivals(watched);
         if self.arrivals != arrivals {
             (self.arrivals, self.came_at) = (arrivals, Some(at));
         }
@@ -137,6 +138,11 @@ impl HintIndex {
         let changed_at = if before == hints { changed_at } else { Some(at) };
         self.queues.insert(key.clone(), Page { shelves, hints: hints.clone(), changed_at });
         hints
+    }
+
+    /// Whether one came that was not taken in yet. Those that go leave nothing to hurry for, and a hundred go at once.
+    pub fn lags(&self, watched: &Watched) -> bool {
+        self.arrivals != arrivals(watched)
     }
 
     /// When the last hint came, whatever queue it is for.
@@ -187,6 +193,11 @@ impl HintIndex {
     pub fn reviews(&self) -> impl Iterator<Item = (&str, &HintReview)> {
         self.namespaces.iter().map(|(namespace, shelf)| (namespace.as_str(), &shelf.review))
     }
+}
+
+/// Another number where some came.
+fn arrivals(watched: &Watched) -> u64 {
+    watched.values().fold(0, |sum: u64, cells| sum.wrapping_add(cells.hints.arrivals()))
 }
 
 impl Shelf {
@@ -345,9 +356,12 @@ mod tests {
 
         watched["ci"].hints.put("d".to_owned(), hint(&[("5", "linux")]));
         assert_eq!(index.of_queue(&key("linux"), &here, at).jobs(), Jobs(2), "not taken in yet");
+        assert!(index.lags(&watched));
         index.take_in(&watched, at);
         assert_eq!(index.of_queue(&key("linux"), &here, at).jobs(), Jobs(3));
+        assert!(!index.lags(&watched));
         watched["ci"].hints.remove("a");
+        assert!(!index.lags(&watched), "one that goes is nothing to hurry for");
         index.take_in(&watched, at);
         assert_eq!(index.of_queue(&key("linux"), &here, at).jobs(), Jobs(2));
     }

@@ -348,8 +348,6 @@ async fn lead_a_term(shared: &Shared, lost: &CancellationToken, stop: &Cancellat
     let mut pace = Pace::new(shared.clock.mono());
     while !over() {
         let began = shared.clock.mono();
-        // Before the tick: what comes while it looks is looked at again.
-        let come = hints_come(&term);
         let latest = match term.tick() {
             Next::At(at) => at.min(began + TICK_INTERVAL_MAX),
             Next::Soon => began + TICK_INTERVAL_MAX,
@@ -359,7 +357,7 @@ async fn lead_a_term(shared: &Shared, lost: &CancellationToken, stop: &Cancellat
         shared.metrics.ticked(ended.saturating_duration_since(began));
         shared.board.ticked(ended);
         let soonest = pace.rest(began, ended);
-        let is_urgent = || (!term.turns.gathers() && come != hints_come(&term)) || term.writers.is_way_free();
+        let is_urgent = || term.is_urgent();
         let rest = pace::rest(&wake, is_urgent, soonest, latest);
         tokio::select! {
             biased;
@@ -372,9 +370,4 @@ async fn lead_a_term(shared: &Shared, lost: &CancellationToken, stop: &Cancellat
         tracing::warn!("writes in flight did not end in time");
     }
     term.end();
-}
-
-/// Other numbers where hints came that were not there. Those that go leave nothing to hurry for, and a hundred go at once.
-fn hints_come(term: &Term) -> Vec<u64> {
-    term.watch.namespaces.values().map(|cells| cells.hints.arrivals()).collect()
 }

@@ -161,12 +161,12 @@ impl Term {
         }
         let now = self.shared.clock.now();
         self.take_in_outcomes();
+        self.hints.take_in(&self.watch.namespaces, self.shared.clock.mono());
         if self.is_beginning() {
             show::board(self);
             return Next::Soon;
         }
         self.turns.begin_pass();
-        self.hints.take_in(&self.watch.namespaces, self.shared.clock.mono());
         let (placed, broken) = self.look_around(now);
         let next = Next::calm_if(broken.is_empty());
         let mut pass = Pass { next, signs: Vec::new(), hinted: BTreeMap::new() };
@@ -190,6 +190,12 @@ impl Term {
         let swept = Next::calm_if(self.sweep_hints(&pass.hinted, now));
         show::board(self);
         pass.next.min(swept)
+    }
+
+    /// Whether a job may wait for the next tick: a hint came since the last one, or the way of an act is free.
+    pub(super) fn is_urgent(&self) -> bool {
+        // While some wait for the hints that still come, one more is what they wait for.
+        (!self.turns.gathers() && self.hints.lags(&self.watch.namespaces)) || self.writers.is_way_free()
     }
 
     /// One queue, the whole way.
@@ -345,23 +351,19 @@ impl Term {
         Next::Soon
     }
 
-    /// When to look again at a pool of which nothing is to be written now; `None`: it is.
+    /// When to look again at a pool of which nothing is to be written now, calm where its status stands already; `None`: it is.
     fn puts_off(&mut self, candidate: &Candidate, has_acts: bool, has_changed: bool) -> Option<Next> {
         let uid = &candidate.view().uid;
         let state = self.pools.get_mut(uid)?;
         let at = self.shared.clock.mono();
         let is_free = self.writers.is_free(uid);
         let hinted_at = self.hints.changed_at(&candidate.seen.key);
-        // Before the first poll has ended there is nothing to report that the last leader did not know better.
-        let is_early =
-            candidate.seen.reading.trouble == Some(Trouble::NotRead) && state.status().get("conditions").is_some();
-        let (written_at, rested_since) = (state.status_written_at, state.report_rests_since);
-        let report = Report::of(&News { has_changed, is_early, written_at, hinted_at, rested_since }, at);
         if has_acts {
             let told_at = hinted_at.and_then(|_| self.hints.came_at());
             let waiting = Waiting { acted_at: state.acted_at, told_at, since: state.act_waits_since };
-            if let Some(wait) = self.turns.wait(&waiting, at) {
-                state.act_waits_since = wait.since;
+            let wait = self.turns.wait(&waiting, at);
+            state.act_waits_since = wait.and_then(|wait| wait.since);
+            if let Some(wait) = wait {
                 return Some(Next::At(wait.until));
             }
             if !is_free {
@@ -369,20 +371,26 @@ impl Term {
             }
             state.acted_at = Some(at);
             self.turns.begins(at);
-        } else if !is_free || report != Report::Due {
-            state.act_waits_since = None;
-            // One that is due stays so until it is written.
-            if report != Report::Due {
-                state.report_rests_since = report.rests_since();
-            }
-            return Some(match report {
-                Report::NoNews => Next::Calm,
-                Report::Rests { until, .. } => Next::At(until),
-                Report::Later | Report::Due => Next::Soon,
-            });
+            state.report_rests_since = None;
+            return None;
         }
-        (state.act_waits_since, state.report_rests_since) = (None, None);
-        None
+        state.act_waits_since = None;
+        // Before the first poll has ended there is nothing to report that the last leader did not know better.
+        let is_early =
+            candidate.seen.reading.trouble == Some(Trouble::NotRead) && state.status().get("conditions").is_some();
+        let (written_at, rested_since) = (state.status_written_at, state.report_rests_since);
+        let report = Report::of(&News { has_changed, is_early, written_at, hinted_at, rested_since }, at);
+        if report == Report::Due && !is_free {
+            // It stays due.
+            return Some(Next::Soon);
+        }
+        state.report_rests_since = report.rests_since();
+        match report {
+            Report::NoNews => Some(Next::Calm),
+            Report::Rests { until, .. } => Some(Next::At(until)),
+            Report::Later => Some(Next::Soon),
+            Report::Due => None,
+        }
     }
 
     /// A pool that is not valid: everything that is wrong with it, and nothing is touched.

@@ -31,6 +31,7 @@ const WAIT_MAX: Duration = Duration::from_millis(200);
 pub(super) struct Turns {
     /// When the last acts began, over all pools.
     begun: VecDeque<Instant>,
+    /// Whether some pool waited for a burst in this pass.
     gathers: bool,
 }
 
@@ -60,7 +61,7 @@ impl Turns {
         self.gathers = false;
     }
 
-    /// Whether some wait for the hints that still come. Then one more is nothing that should hurry us.
+    /// Whether some wait for the hints that still come.
     pub(super) const fn gathers(&self) -> bool {
         self.gathers
     }
