@@ -208,14 +208,23 @@ pub async fn run(
         tasks.spawn(receiving);
     }
     tasks.spawn(serving);
-    tasks.spawn(lead(shared, stop.clone()));
     // They end only after `stop`, or because something is badly wrong: then the program ends, and Kubernetes starts it again.
-    while let Some(ended) = tasks.join_next().await {
-        let outcome = ended.context("a task ended abnormally").flatten();
+    let others = async {
+        while let Some(ended) = tasks.join_next().await {
+            let outcome = ended.context("a task ended abnormally").flatten();
+            stop.cancel();
+            outcome?;
+        }
+        anyhow::Ok(())
+    };
+    // Not one of them: a tick over many pools takes milliseconds, and what is spawned from a worker's thread may wait until that thread is free
+    // again. From the main one the writes that a tick begins are on their way while it goes on.
+    let leading = async {
+        let ended = lead(shared, stop.clone()).await;
         stop.cancel();
-        outcome?;
-    }
-    Ok(())
+        ended
+    };
+    tokio::try_join!(leading, others).map(drop)
 }
 
 async fn lead(shared: Shared, stop: CancellationToken) -> anyhow::Result<()> {
