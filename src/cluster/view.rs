@@ -8,7 +8,7 @@ use k8s_openapi::{
         apps::v1::{Deployment, DeploymentCondition},
         core::v1::{Pod, PodCondition, PodStatus},
     },
-    apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta},
+    apimachinery::pkg::apis::meta::v1::{LabelSelector, ManagedFieldsEntry, ObjectMeta},
 };
 use kitepool_api::{Problem, job_hint::HintedJob, validate::ValidPool};
 use kitepool_policy::{observation::Sign, spec::PoolName};
@@ -45,6 +45,8 @@ pub struct DeploymentView {
     pub created_at: Option<Timestamp>,
     /// Who, other than us, last wrote `spec.replicas`.
     pub foreign_scaler: Option<String>,
+    /// Whether `spec.replicas` is as our own last write to `scale` left it.
+    pub scaled_by_us: bool,
     /// Why no pod of it can be made, in Kubernetes' own words: a missing service account, a quota, an admission policy.
     pub pods_refused: Option<String>,
     selector: Option<Selector>,
@@ -60,6 +62,7 @@ impl DeploymentView {
 impl From<Deployment> for DeploymentView {
     fn from(deployment: Deployment) -> Self {
         let foreign_scaler = foreign_scaler(&deployment.metadata);
+        let scaled_by_us = scaled_by_us(&deployment.metadata);
         let generation = deployment.metadata.generation.unwrap_or_default();
         let spec = deployment.spec.unwrap_or_default();
         let status = deployment.status.unwrap_or_default();
@@ -79,6 +82,7 @@ impl From<Deployment> for DeploymentView {
             labels: metadata.labels.unwrap_or_default(),
             annotations: metadata.annotations.unwrap_or_default(),
             foreign_scaler,
+            scaled_by_us,
         }
     }
 }
@@ -251,12 +255,27 @@ fn foreign_scaler(metadata: &ObjectMeta) -> Option<String> {
     entries
         .iter()
         .filter(|entry| entry.manager.as_deref() != Some(FIELD_MANAGER))
-        .filter(|entry| {
-            entry.subresource.as_deref() == Some("scale")
-                || entry.fields_v1.as_ref().is_some_and(|fields| fields.0.pointer("/f:spec/f:replicas").is_some())
-        })
+        .filter(|entry| entry.subresource.as_deref() == Some(SCALE) || owns_replicas(entry))
         .max_by_key(|entry| entry.time.as_ref().map(|time| time.0))
         .and_then(|entry| entry.manager.clone())
+}
+
+/// Whoever changes a field takes it from who had it, and a manager that has none left is not listed. When a write to `scale` was, the API
+/// server does not say: its entry has no time.
+fn scaled_by_us(metadata: &ObjectMeta) -> bool {
+    let entries = metadata.managed_fields.as_deref().unwrap_or_default();
+    entries.iter().any(|entry| {
+        entry.manager.as_deref() == Some(FIELD_MANAGER)
+            && entry.subresource.as_deref() == Some(SCALE)
+            && owns_replicas(entry)
+    })
+}
+
+/// The subresource as `managedFields` has it.
+const SCALE: &str = "scale";
+
+fn owns_replicas(entry: &ManagedFieldsEntry) -> bool {
+    entry.fields_v1.as_ref().is_some_and(|fields| fields.0.pointer("/f:spec/f:replicas").is_some())
 }
 
 /// The name of any object.

@@ -1,9 +1,11 @@
-//! Carries out what was decided: per pool one task with one call in flight; intent is recorded before the act.
+//! Carries out what was decided: per pool one task with one call in flight; intent is recorded before the act, unless that records itself.
 //!
 //! ```text
 //!  status (memory) ─► create / scale / delete, in order ─► outcome: what landed, or why not
 //!        │ fails: no act      │           │ fails: the rest is dropped, the next tick decides again
 //!                             └─ takes chosen pods: they are asked once more just before; one that found work stops it
+//!
+//!  a raise alone ─► outcome ─► a report has its memory. Kubernetes notes whose it is, so that who finds no memory of it knows
 //! ```
 //!
 //! That last question is no part of the protocol, which has had its second answer. It only brings the moment of an answer nearer to
@@ -50,8 +52,10 @@ pub struct Work {
     pub pool: PoolName,
     /// Its uid: a pool that was made anew under the same name is another one.
     pub uid: String,
-    /// The new status, where it differs from the one that stands.
+    /// The new status, where it is to be written first.
     pub status: Option<Value>,
+    /// The decision as a status is to tell it, where none is written first.
+    pub untold: Option<Value>,
     /// The memory within that status.
     pub memory: Memory,
     /// The writes that follow it.
@@ -194,8 +198,10 @@ pub struct Outcome {
     pub uid: String,
     /// The status that stands now, where it was written.
     pub status: Option<Value>,
-    /// The memory in it.
-    pub memory: Memory,
+    /// What is to be remembered from now on, whether or not the acts landed; none where it was to be recorded first and could not be.
+    pub memory: Option<Memory>,
+    /// The decision that a status is still to tell.
+    pub untold: Option<Value>,
     /// Why it was decided.
     pub reason: String,
     /// What was to be told once the status is recorded.
@@ -341,7 +347,8 @@ async fn carry_out(work: Work, writer: &Writer, reader: &Reader, last_word: &Las
         pool: work.pool.clone(),
         uid: work.uid.clone(),
         status: None,
-        memory: work.memory,
+        memory: None,
+        untold: None,
         reason: work.reason,
         notices: work.notices,
         landed: Vec::new(),
@@ -360,6 +367,7 @@ async fn carry_out(work: Work, writer: &Writer, reader: &Reader, last_word: &Las
             }
         }
     }
+    (outcome.memory, outcome.untold) = (Some(work.memory), work.untold);
     for act in work.acts.into_iter().take(INTENTS_MAX) {
         if let Act::Scale { generation, from, ask, .. } = &act
             && found_work(generation, ask, last_word).await

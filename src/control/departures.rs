@@ -245,6 +245,7 @@ mod tests {
             name: "linux-a".to_owned(),
             adopted: false,
             replicas: Pods(1),
+            scaled_by_us: false,
             settled: true,
             pods: kitepool_policy::observation::PodCounts::default(),
             agents: Vec::new(),

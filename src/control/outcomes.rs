@@ -16,10 +16,14 @@ impl Term {
                 self.shared.metrics.wrote("status", "ok");
                 state.now_stands(status);
                 state.status_written_at = Some(at);
-                // What was recorded is what counts from now on, whether or not the acts after it landed.
-                state.memory = outcome.memory;
                 state.is_status_unsure = false;
                 outcome.notices.into_iter().for_each(|notice| self.announcer.announce(notice));
+            }
+            if let Some(memory) = outcome.memory {
+                state.memory = memory;
+            }
+            if !outcome.landed.is_empty() && outcome.untold.is_some() {
+                state.untold = outcome.untold;
             }
             for (deployment, landed) in outcome.landed {
                 // The answer is better knowledge than the watch: who puts the old number back from here on is somebody else.

@@ -31,13 +31,15 @@ use crate::{
     },
 };
 
-/// What is carried from tick to tick. All of it that matters stands in the pool's status as well.
+/// What is carried from tick to tick. All of it that matters stands in the pool's status as well, or in its Deployment.
 #[derive(Debug)]
 pub struct PoolState {
     /// Which pool.
     pub name: PoolName,
-    /// What the policy remembers, as recorded.
+    /// What the policy remembers, as recorded, or as a report is to record it.
     pub memory: Memory,
+    /// The last decision that the status is still to tell.
+    pub untold: Option<Value>,
     /// The status as it stands, as far as we wrote or read it.
     status: Value,
     /// The identity in it: each tick asks for it, and looking it up in JSON costs more than keeping it.
@@ -152,6 +154,7 @@ impl PoolState {
         Self {
             name: view.name.clone(),
             memory: pool_status::memory(&status),
+            untold: None,
             identity: pool_status::identity(&status),
             status,
             reading_age: None,
@@ -183,6 +186,7 @@ impl PoolState {
     pub fn now_stands(&mut self, status: Value) {
         self.identity = pool_status::identity(&status);
         self.status = status;
+        self.untold = None;
     }
 
     /// A scale of ours did not land and never will: whatever stands there now is as it was, or somebody else's, also between our

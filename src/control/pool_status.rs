@@ -51,6 +51,8 @@ pub struct NewStatus<'a> {
     pub facts: &'a PoolFacts,
     /// The status that stands.
     pub before: &'a Value,
+    /// A later decision than the one in it, which was carried out.
+    pub untold: Option<&'a Value>,
     /// Its conditions.
     pub conditions: &'a [Condition],
     /// The memory to keep.
@@ -112,7 +114,7 @@ pub fn build(new: &NewStatus<'_>) -> Value {
 
 /// The last decision that changed something, or in a pool that only observes the one that would.
 fn last_decision(new: &NewStatus<'_>) -> Option<Value> {
-    let before = new.before.get("lastDecision");
+    let before = new.untold.or_else(|| new.before.get("lastDecision"));
     let Some(decision) = new.decision.filter(|decision| !decision.intents.is_empty()) else {
         return before.cloned();
     };

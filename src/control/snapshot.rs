@@ -143,7 +143,15 @@ impl NamespaceSnapshot {
             && deployment.status_replicas == replicas.0
             && living == replicas;
         Some(GenerationFacts {
-            seen: Generation { name: deployment.name.clone(), adopted, replicas, settled, pods, agents: Vec::new() },
+            seen: Generation {
+                name: deployment.name.clone(),
+                adopted,
+                replicas,
+                scaled_by_us: deployment.scaled_by_us,
+                settled,
+                pods,
+                agents: Vec::new(),
+            },
             silence: None,
             pods: if adopted { Arc::new([]) } else { Arc::clone(of_generation) },
             uid: deployment.uid.clone(),
@@ -165,6 +173,7 @@ impl NamespaceSnapshot {
                 name: name.to_owned(),
                 adopted: false,
                 replicas,
+                scaled_by_us: false,
                 settled: false,
                 pods,
                 agents: Vec::new(),

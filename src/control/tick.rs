@@ -44,12 +44,12 @@ use super::{
     show,
     signs::{Signs, Wanted},
     turns::{Turns, Waiting},
-    verdict,
+    verdict::{self, Verdict},
 };
 use crate::{
     cluster::{
         cell::{Health, NamespaceCells},
-        events::Announcer,
+        events::{Announcer, Notice},
         read::Reader,
         write::Writer,
     },
@@ -274,7 +274,7 @@ impl Term {
         Vec::new()
     }
 
-    /// Writes what the decision asks for, its memory first. Calm where there was nothing to write.
+    /// Writes what the decision asks for, its memory first where it is not told by the act itself. Calm where there was nothing to write.
     fn act(
         &mut self,
         candidate: &Candidate,
@@ -302,6 +302,7 @@ impl Term {
         let status = pool_status::build(&NewStatus {
             facts: &candidate.facts,
             before: state.status(),
+            untold: state.untold.as_ref(),
             conditions: &verdict.conditions,
             memory,
             decision,
@@ -328,10 +329,36 @@ impl Term {
             }
             return next;
         }
-        let Some(state) = self.pools.get(&view.uid) else { return Next::Calm };
+        let is_recorded_after = !acts.is_empty() && decision.is_some_and(|it| it.is_plain_raise(&candidate.memory));
+        let mut work = Work {
+            pool: view.name.clone(),
+            uid: view.uid.clone(),
+            status: None,
+            untold: None,
+            memory: memory.clone(),
+            acts,
+            notices: Vec::new(),
+            reason: verdict.decided.clone(),
+        };
+        if is_recorded_after {
+            // What else there is to tell, the report will.
+            work.untold = status.get("lastDecision").cloned();
+        } else {
+            work.status = has_changed.then_some(status);
+            work.notices = self.notices(candidate, decision, &verdict);
+        }
+        self.writers.begin(work);
+        Next::Soon
+    }
+
+    /// What is to be told when a status stands that says this.
+    fn notices(&self, candidate: &Candidate, decision: Option<&Decision>, verdict: &Verdict) -> Vec<Notice> {
+        let view = candidate.view();
         let about = reference(&view.name, &view.uid);
-        let news = conditions::news(state.status().get("conditions"), &verdict.conditions);
-        let mut notices: Vec<_> = news.into_iter().map(|condition| announce::condition(&about, condition)).collect();
+        let stood = self.pools.get(&view.uid).and_then(|state| state.status().get("conditions"));
+        let news = conditions::news(stood, &verdict.conditions);
+        let mut notices: Vec<Notice> =
+            news.into_iter().map(|condition| announce::condition(&about, condition)).collect();
         for change in decision.iter().flat_map(|decision| &decision.foreign) {
             let who = candidate.facts.foreign_scaler_of(&change.generation);
             notices.push(announce::foreign(&about, change, who));
@@ -339,16 +366,7 @@ impl Term {
         notices.extend(
             decision.iter().flat_map(|decision| &decision.spared).map(|spared| announce::spared(&about, spared)),
         );
-        self.writers.begin(Work {
-            pool: view.name.clone(),
-            uid: view.uid.clone(),
-            status: has_changed.then_some(status),
-            memory: memory.clone(),
-            acts,
-            reason: verdict.decided,
-            notices,
-        });
-        Next::Soon
+        notices
     }
 
     /// When to look again at a pool of which nothing is to be written now, calm where its status stands already; `None`: it is.
@@ -402,6 +420,7 @@ impl Term {
         let status = pool_status::build(&NewStatus {
             facts,
             before: state.status(),
+            untold: state.untold.as_ref(),
             conditions: &conditions,
             memory: &state.memory,
             decision: None,
@@ -422,6 +441,7 @@ impl Term {
             uid: view.uid.clone(),
             status: Some(status),
             memory: state.memory.clone(),
+            untold: None,
             acts: Vec::new(),
             reason: String::new(),
             notices,

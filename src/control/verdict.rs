@@ -274,7 +274,15 @@ mod tests {
         let pods = PodCounts { unready: Pods(failing), failing: Pods(failing), ..PodCounts::default() };
         let name = "linux-6c4f9d".to_owned();
         GenerationFacts {
-            seen: Generation { name, adopted: false, replicas: Pods(failing), settled: true, pods, agents: Vec::new() },
+            seen: Generation {
+                name,
+                adopted: false,
+                replicas: Pods(failing),
+                scaled_by_us: false,
+                settled: true,
+                pods,
+                agents: Vec::new(),
+            },
             uid: String::new(),
             foreign_scaler: None,
             pods_refused: None,

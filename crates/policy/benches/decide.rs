@@ -176,6 +176,7 @@ impl Case {
             name: name.to_owned(),
             adopted: false,
             replicas: Pods(pods),
+            scaled_by_us: true,
             settled: true,
             pods: PodCounts {
                 unready: Pods(2),

@@ -23,10 +23,21 @@ pub struct Decision {
     pub foreign: Vec<ForeignChange>,
     /// Pods that were chosen and stand although as many went; each is told once.
     pub spared: Vec<Spared>,
-    /// To be recorded before the intents are carried out.
+    /// To be recorded before the intents are carried out; after them where it [is a plain raise](Self::is_plain_raise).
     pub memory: Memory,
     /// Why.
     pub report: Report,
+}
+
+impl Decision {
+    /// Whether the act is a record of itself: one Deployment of the pool is raised, and nothing else happens. Kubernetes notes who scaled it,
+    /// so whoever finds it raised and no memory of that knows whose doing it is, and goes on from there; `before` is the memory that it
+    /// would find. So a job need not wait until the memory is recorded.
+    pub fn is_plain_raise(&self, before: &Memory) -> bool {
+        let is_raise = matches!(self.intents.as_slice(), [Intent::Scale { from, to, .. }] if to > from);
+        let tells_more = !self.foreign.is_empty() || !self.spared.is_empty() || self.memory.rounds != before.rounds;
+        is_raise && self.memory.asked.len() == 1 && !tells_more
+    }
 }
 
 /// One write to a Deployment.

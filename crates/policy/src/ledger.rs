@@ -6,6 +6,7 @@
 //!   what stood there       │ our write has not landed      │ decided again, its cooldown is paid for
 //!   what was asked for     │ it landed                     │ remembered as settled
 //!   in between             │ an earlier write of ours      │ remembered as settled
+//!   more, scaled by us     │ ours, and not recorded in time│ remembered as if raised now
 //!   anything else          │ somebody else's               │ reported once; the third in ten minutes: contested
 //!   never asked            │ first seen, or adopted        │ taken as it is
 //! ```
@@ -15,7 +16,8 @@ use jiff::Timestamp;
 use crate::{
     age::elapsed,
     decision::{ForeignChange, Intent},
-    memory::{Asked, CONTESTED_AFTER, CONTESTED_WITHIN, Memory},
+    limits,
+    memory::{Asked, CONTESTED_AFTER, CONTESTED_WITHIN, Memory, Period},
     observation::PoolObservation,
     spec::Mode,
     units::Pods,
@@ -40,6 +42,7 @@ pub(crate) fn audit(pool: &PoolObservation, memory: &mut Memory, now: Timestamp)
     forget_the_gone(pool, memory);
 
     let mut lost = Pods::ZERO;
+    let mut unrecorded = None;
     for (name, asked) in &mut memory.asked {
         let replicas = pool.generation(name).map_or(Pods::ZERO, |generation| generation.replicas);
         if asked.from != asked.to && asked.from == replicas {
@@ -54,7 +57,11 @@ pub(crate) fn audit(pool: &PoolObservation, memory: &mut Memory, now: Timestamp)
             continue;
         }
         // Where nothing is ever written, every change is somebody else's, and none is news.
-        if !asked.explains(replicas) && pool.spec.mode == Mode::Active {
+        let is_unrecorded = replicas > asked.to && pool.generation(name).is_some_and(|found| found.scaled_by_us);
+        if !asked.explains(replicas) && is_unrecorded {
+            unrecorded = Some(asked.to);
+            asked.raised_at = Some(now);
+        } else if !asked.explains(replicas) && pool.spec.mode == Mode::Active {
             let change = ForeignChange { generation: name.clone(), expected: asked.to, found: replicas };
             lost = lost.plus(change.expected.minus(change.found));
             audit.foreign.push(change);
@@ -65,6 +72,9 @@ pub(crate) fn audit(pool: &PoolObservation, memory: &mut Memory, now: Timestamp)
         audit.before_foreign = Some(pool.replicas().plus(lost));
     }
     note(&audit.foreign, memory, now);
+    if let Some(base) = unrecorded {
+        make_up_for(base, pool, memory, now);
+    }
 
     for generation in &pool.generations {
         // Pods of ours whose beginnings are forgotten may be young. Those of an adopted Deployment are not of our making.
@@ -73,6 +83,18 @@ pub(crate) fn audit(pool: &PoolObservation, memory: &mut Memory, now: Timestamp)
         memory.asked.entry(generation.name.clone()).or_insert_with(first_seen);
     }
     audit
+}
+
+/// The pool was raised from `base`, and whoever did it ended before that was recorded. When it was nobody knows, so a cooldown and a window
+/// count from now: never less than they are.
+fn make_up_for(base: Pods, pool: &PoolObservation, memory: &mut Memory, now: Timestamp) {
+    memory.last_up = Some(now);
+    memory.up_period =
+        limits::running(memory.up_period, pool.spec.scale_up.step, now).or(Some(Period { start: now, base }));
+    // It was raised because that was wanted.
+    memory.want = memory.want.max(Some(pool.replicas()));
+    let want = memory.want.unwrap_or_default();
+    memory.peaks.retain(|peak| peak.want > want);
 }
 
 /// Drops what is known of generations that are no more. Their agents went at their last change at the latest, and a reading

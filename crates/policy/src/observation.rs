@@ -209,6 +209,9 @@ pub struct Generation {
     pub adopted: bool,
     /// `spec.replicas`.
     pub replicas: Pods,
+    /// By Kubernetes' own record of who wrote what, replicas are as a scale of ours left them. It does not tell when.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub scaled_by_us: bool,
     /// Nothing in motion that the Deployment's own status shows: generation observed, status equal to spec, our last write seen.
     pub settled: bool,
     /// Its pods.

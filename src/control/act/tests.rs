@@ -66,6 +66,7 @@ fn work(status: Option<Value>, acts: Vec<Act>) -> Work {
         pool: PoolName { namespace: "ci".to_owned(), name: "linux".to_owned() },
         uid: "pool".to_owned(),
         status,
+        untold: None,
         memory: Memory::default(),
         acts,
         reason: "because".to_owned(),

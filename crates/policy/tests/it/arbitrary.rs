@@ -217,8 +217,8 @@ fn generation(name: &str, tape: &mut Tape) -> Generation {
     let agents = listed(name, pods, drawn(tape));
     let leaving = agents.iter().filter(|pod| pod.is_leaving && !pod.is_draining).count();
     pods.leaving = Pods(u32::try_from(leaving).unwrap());
-    let (adopted, settled) = (tape.below(2) == 1, motion > 0);
-    Generation { name: name.to_owned(), adopted, replicas: Pods(replicas), settled, pods, agents }
+    let (adopted, scaled_by_us, settled) = (tape.below(2) == 1, tape.below(2) == 1, motion > 0);
+    Generation { name: name.to_owned(), adopted, replicas: Pods(replicas), scaled_by_us, settled, pods, agents }
 }
 
 fn generations(tape: &mut Tape) -> Vec<Generation> {

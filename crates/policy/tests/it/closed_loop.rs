@@ -25,7 +25,8 @@ fn happening() -> impl Strategy<Value = Happening> {
     (0_u32..100, 0_u32..12, 1_u32..40, any::<bool>(), 0_usize..3, pause, -400_i64..100).prop_map(
         |(drawn, count, passes, yes, pool, pause, seconds)| match drawn {
             0..50 => Happening::Jobs { count, passes, events_lost: yes && count > 6 },
-            50..58 => Happening::Cancelled { count: 3 },
+            50..54 => Happening::Cancelled { count: 3 },
+            54..58 => Happening::Ends { passes: passes / 8 },
             58..66 => Happening::Trouble { passes },
             66..72 => Happening::WritesFail { passes: passes / 8 },
             72..76 => Happening::ClockSteps { seconds },

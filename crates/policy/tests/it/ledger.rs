@@ -2,13 +2,15 @@
 
 use kitepool_policy::{
     decision::{Decision, ForeignChange, Intent},
-    memory::{Asked, Memory},
+    memory::{Asked, Memory, Round},
     observation::QueueObservation,
-    spec::Mode,
+    spec::{Mode, ScaleUp},
     units::Pods,
 };
 
-use crate::build::{at, carry_out, come_to_rest, decide_one, load, pool, queue, read_again, scale, secs};
+use crate::build::{
+    at, carry_out, come_to_rest, decide_one, load, pool, queue, read_again, reading, scale, secs, step,
+};
 
 fn wanting(jobs: u32, ready: u32) -> QueueObservation {
     let running = jobs.min(ready);
@@ -43,6 +45,78 @@ fn a_write_that_did_not_land_is_decided_again_whatever_the_cooldown() {
     assert_eq!(again.intents, first.intents);
     assert_eq!(again.memory.asked["a"].raised_at, Some(at(30)), "its pods will be no older");
     assert!(again.foreign.is_empty());
+}
+
+/// Raised by whoever led before, who ended before that was recorded.
+fn raised_without_a_record(to: u32) -> QueueObservation {
+    let mut queue = wanting(to, 2);
+    scaled_by_hand(&mut queue, to);
+    queue.pools[0].generations[0].scaled_by_us = true;
+    queue
+}
+
+#[test]
+fn what_we_raised_and_did_not_record_is_ours_and_as_young_as_can_be() {
+    let decision = decide_one(&raised_without_a_record(7), at(0));
+    assert!(decision.foreign.is_empty() && decision.intents.is_empty());
+    let expected = Asked { from: Pods(7), to: Pods(7), raised_at: Some(at(0)), lowered_at: None };
+    assert_eq!((decision.memory.asked["a"], decision.memory.last_up), (expected, Some(at(0))));
+}
+
+#[test]
+fn a_raise_without_a_record_costs_its_cooldown_and_its_step() {
+    let mut queue = raised_without_a_record(7);
+    queue.pools[0].spec.scale_up.cooldown = secs(60);
+    queue.reading = reading(load(18, 2, 0));
+    assert!(decide_one(&queue, at(0)).intents.is_empty(), "the cooldown");
+    queue.pools[0].spec.scale_up = ScaleUp { cooldown: secs(0), step: step(0, 9, 30) };
+    assert_eq!(decide_one(&queue, at(0)).intents, [scale("a", 7, 11)], "nine from the two that stood before");
+}
+
+#[test]
+fn what_a_raise_without_a_record_was_for_counts_as_wanted_until_now() {
+    let mut queue = raised_without_a_record(7);
+    queue.pools[0].spec.scale_down.cooldown = secs(0);
+    queue.pools[0].spec.scale_down.window = secs(300);
+    queue.reading = reading(load(0, 0, 7));
+    let first = decide_one(&queue, at(0));
+    assert_eq!(first.target, Pods(7));
+    remember(&mut queue, &first);
+    assert_eq!(decide_one(&queue, at(299)).target, Pods(7), "it holds for a window");
+}
+
+#[test]
+fn what_somebody_lowered_after_our_scale_is_told_whoever_owns_it() {
+    let mut queue = wanting(9, 9);
+    scaled_by_hand(&mut queue, 4);
+    queue.pools[0].generations[0].scaled_by_us = true;
+    assert_eq!(decide_one(&queue, at(0)).foreign.len(), 1, "we record it before we take anything away");
+}
+
+#[test]
+fn only_a_raise_alone_is_a_record_of_itself() {
+    let mut queue = wanting(7, 2);
+    let before = queue.pools[0].memory.clone();
+    let raise = decide_one(&queue, at(0));
+    assert!(raise.is_plain_raise(&before));
+    let other = |change: &dyn Fn(&mut Decision)| {
+        let mut decision = raise.clone();
+        change(&mut decision);
+        decision.is_plain_raise(&before)
+    };
+    assert!(!other(&|decision| decision.intents = vec![scale("a", 7, 2)]), "taken away");
+    assert!(!other(&|decision| decision.intents.clear()), "nothing done");
+    assert!(!other(&|decision| decision.intents.push(scale("b", 1, 2))), "two at once");
+    let two_stand = |decision: &mut Decision| {
+        let _ = decision.memory.asked.insert("b".to_owned(), Asked::found(Pods(1)));
+    };
+    assert!(!other(&two_stand), "it rolls");
+    let chosen = Round { since: at(0), victims: Vec::new(), lowered: None };
+    let choice = |decision: &mut Decision| drop(decision.memory.rounds.insert("a".to_owned(), chosen.clone()));
+    assert!(!other(&choice), "another choice of pods to go");
+    queue.pools[0].generations[0].replicas = Pods(1);
+    let told = decide_one(&queue, at(0));
+    assert!(!told.foreign.is_empty() && !told.is_plain_raise(&before), "somebody else's change is told of");
 }
 
 #[test]

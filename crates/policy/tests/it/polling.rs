@@ -390,6 +390,7 @@ impl Polling {
             name: "a".to_owned(),
             adopted: false,
             replicas: Pods(replicas),
+            scaled_by_us: false,
             settled: pods.living() == Pods(replicas),
             pods,
             agents: place.pods.iter().map(|pod| self.listed(place, pod)).collect(),

@@ -38,6 +38,8 @@ pub(crate) enum Happening {
     Trouble { passes: u32 },
     /// No write gets through for so many passes.
     WritesFail { passes: u32 },
+    /// Whatever can be written last is, for so many passes, as by a controller that ends before.
+    Ends { passes: u32 },
     /// Our clock steps by so many seconds, mostly back.
     ClockSteps { seconds: i64 },
     /// Somebody changes the replicas of a pool's newest generation.
@@ -80,6 +82,7 @@ impl Pod {
 struct Deployment {
     name: String,
     replicas: u32,
+    scaled_by_us: bool,
     pods: Vec<Pod>,
     is_looping: bool,
     is_muted: bool,
@@ -135,6 +138,8 @@ pub(crate) struct World {
     watch: Watch,
     trouble_for: u32,
     writes_fail_for: u32,
+    /// The controller ends after its first write, in so many passes.
+    ends_for: u32,
     /// The most agents with a job, draining ones left out, for which a decision left no place.
     pub homeless: u32,
 }
@@ -161,6 +166,7 @@ impl World {
             watch: Watch::default(),
             trouble_for: 0,
             writes_fail_for: 0,
+            ends_for: 0,
             homeless: 0,
         }
     }
@@ -207,9 +213,11 @@ impl World {
             Happening::Cancelled { count } => self.queued.truncate(self.queued.len().saturating_sub(count)),
             Happening::Trouble { passes } => self.trouble_for = passes,
             Happening::WritesFail { passes } => self.writes_fail_for = passes,
+            Happening::Ends { passes } => self.ends_for = passes,
             Happening::ClockSteps { seconds } => self.clock_off += seconds,
             Happening::Foreign { pool, replicas } => {
                 if let Some(newest) = self.places[pool % places].deployments.last_mut() {
+                    newest.scaled_by_us &= newest.replicas == replicas;
                     newest.replicas = replicas;
                 }
             }
@@ -243,7 +251,7 @@ impl World {
 
     /// A script's end: everything that was broken is mended, and a person settles what is contested.
     pub(crate) fn heal(&mut self) {
-        (self.trouble_for, self.writes_fail_for) = (0, 0);
+        (self.trouble_for, self.writes_fail_for, self.ends_for) = (0, 0, 0);
         for place in &mut self.places {
             place.is_broken = false;
             place.spec.pause = Pause::None;
@@ -339,8 +347,9 @@ impl World {
     fn read(&mut self) {
         self.loads.push_front(self.load());
         self.loads.truncate(self.lag + 1);
-        (self.trouble_for, self.writes_fail_for) =
-            (self.trouble_for.saturating_sub(1), self.writes_fail_for.saturating_sub(1));
+        for left in [&mut self.trouble_for, &mut self.writes_fail_for, &mut self.ends_for] {
+            *left = left.saturating_sub(1);
+        }
         if !self.pass.is_multiple_of(PASSES_PER_POLL) {
             return;
         }
@@ -384,7 +393,10 @@ impl World {
         let fails = self.writes_fail_for > 0;
         for decision in decisions {
             let place = self.places.iter_mut().find(|place| place.spec.name == decision.pool).unwrap();
-            place.memory = decision.memory.clone();
+            // Where the act comes first, an end in between leaves it without a record.
+            if self.ends_for == 0 || !decision.is_plain_raise(&place.memory) {
+                place.memory = decision.memory.clone();
+            }
             let pods = place.deployments.iter_mut().flat_map(|deployment| &mut deployment.pods);
             for pod in pods.filter(|_| !fails) {
                 if let Some(change) = decision.signs.iter().find(|change| change.uid == uid(pod.number)) {
@@ -396,6 +408,7 @@ impl World {
                     Intent::Create { generation, replicas } => place.deployments.push(Deployment {
                         name: generation.clone(),
                         replicas: replicas.0,
+                        scaled_by_us: false,
                         pods: Vec::new(),
                         is_looping: false,
                         is_muted: false,
@@ -405,6 +418,7 @@ impl World {
                         let found = place.deployments.iter_mut().find(|found| found.name == *generation).unwrap();
                         assert_eq!(found.replicas, from.0, "the precondition of the write");
                         found.replicas = to.0;
+                        found.scaled_by_us = true;
                     }
                     Intent::Delete { generation } => {
                         let index = place.deployments.iter().position(|found| found.name == *generation).unwrap();
@@ -493,6 +507,7 @@ fn observed(place: &Place, starts_in: u32, asked_at: Timestamp) -> PoolObservati
             name: deployment.name.clone(),
             adopted: false,
             replicas: Pods(deployment.replicas),
+            scaled_by_us: deployment.scaled_by_us,
             settled: pods.living() == Pods(deployment.replicas),
             pods,
             agents: deployment.pods.iter().map(listed).collect(),
