@@ -1,4 +1,6 @@
-"""From an event on the bus to a JobHint in a real API server, through the real function: end_to_end.py BOOTSTRAP
+"""From an event on the bus to a JobHint in a real API server, through the real function: end_to_end.py COMMAND...
+
+The command is the function's program, with an emulator before it where it is for another processor.
 
 Real: the function's program, the rule and queues of the template, a Kubernetes API server with the chart in it (rights, quota,
 schema), TLS. Simulated: EventBridge, SQS and the poller (aws.py), Lambda's sandbox (sandbox.py), and what finds out the role
@@ -66,8 +68,8 @@ class World:
         self.sandboxes: "list[Sandbox]" = []
         self.aws = self.control_plane = None
 
-    def start(self, folder: Path, bootstrap: Path):
-        self.bootstrap = bootstrap
+    def start(self, folder: Path, command: "list[str]"):
+        self.command = command
         self.control_plane = ControlPlane(f"{folder}/control-plane")
         self.kubeconfig = self.control_plane.__enter__()
         self.api = Api(self.kubeconfig)
@@ -85,7 +87,7 @@ class World:
         variables["KITEPOOL_CLUSTER_CA"] = base64.b64encode(self.front.authority).decode()
         secret = changes.pop("secret", SECRET)
         variables = environment({**variables, **changes}, KEY_ID, secret, SESSION)
-        sandbox = Sandbox(self.bootstrap, variables, self.aws.resources["Function"]["Timeout"])
+        sandbox = Sandbox(self.command, variables, self.aws.resources["Function"]["Timeout"])
         self.sandboxes.append(sandbox)
         return sandbox
 
@@ -326,7 +328,7 @@ class EndToEnd(unittest.TestCase):
         """The program without Lambda."""
         text = "".join(json.dumps(envelope(detail)) + "\n" for detail in details)
         variables = {"KUBECONFIG": str(kubeconfig), "KITEPOOL_NAMESPACE": NAMESPACE}
-        done = subprocess.run([WORLD.bootstrap], input=text, env=variables, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(WORLD.command, input=text, env=variables, capture_output=True, text=True, timeout=60)
         self.assertEqual(done.returncode, 0, done.stdout)
         return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -383,10 +385,10 @@ def envelope(detail: dict) -> dict:
 
 
 def main() -> int:
-    bootstrap = Path(sys.argv[1]).resolve()
+    command = [str(Path(sys.argv[1]).resolve()), *sys.argv[2:]]
     with tempfile.TemporaryDirectory() as folder:
         try:
-            WORLD.start(Path(folder), bootstrap)
+            WORLD.start(Path(folder), command)
             suite = unittest.defaultTestLoader.loadTestsFromTestCase(EndToEnd)
             result = unittest.TextTestRunner(verbosity=2).run(suite)
         finally:

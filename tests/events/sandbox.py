@@ -13,7 +13,7 @@ from pathlib import Path
 class Sandbox:
     """A running function. Its times are in milliseconds."""
 
-    def __init__(self, bootstrap: Path, environment: "dict[str, str]", timeout: float):
+    def __init__(self, command: "list[str]", environment: "dict[str, str]", timeout: float):
         self.invocations: "queue.Queue[bytes]" = queue.Queue()
         self.ended: "queue.Queue[tuple[str, object]]" = queue.Queue()
         self.asked = threading.Event()
@@ -28,7 +28,7 @@ class Sandbox:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
         environment = {**environment, "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{self.server.server_port}"}
         began = time.perf_counter()
-        self.process = subprocess.Popen([bootstrap], env=environment, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
         if not self.asked.wait(30):
             raise SystemExit("the function did not ask for an invocation")
         self.init = (time.perf_counter() - began) * 1000
