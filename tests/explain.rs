@@ -214,6 +214,7 @@ fn line(seconds_ago: i64, target: u32) -> String {
         intents: Vec::new(),
         signs: Vec::new(),
         foreign: Vec::new(),
+        unrecorded: Vec::new(),
         spared: Vec::new(),
         memory: Memory::default(),
         report: Report { entries: StepName::ALL.into_iter().map(entry).collect() },

@@ -22,7 +22,11 @@ use std::{
 
 use kitepool_policy::{decision::Intent, memory::Memory, spec::PoolName, units::Pods};
 use serde_json::Value;
-use tokio::{sync::Notify, task::JoinSet, time::Instant};
+use tokio::{
+    sync::Notify,
+    task::{JoinError, JoinSet},
+    time::Instant,
+};
 
 use crate::{
     agents::Address,
@@ -52,18 +56,33 @@ pub struct Work {
     pub pool: PoolName,
     /// Its uid: a pool that was made anew under the same name is another one.
     pub uid: String,
-    /// The new status, where it is to be written first.
-    pub status: Option<Value>,
-    /// The decision as a status is to tell it, where none is written first.
-    pub untold: Option<Value>,
-    /// The memory within that status.
+    /// What is recorded of it, and when.
+    pub record: Record,
+    /// What is to be remembered.
     pub memory: Memory,
-    /// The writes that follow it.
+    /// The writes to Deployments.
     pub acts: Vec<Act>,
     /// Why, for the Events.
     pub reason: String,
-    /// What is to be told once the status is recorded.
-    pub notices: Vec<Notice>,
+    /// Of the record.
+    pub urgency: Urgency,
+}
+
+/// When the memory is recorded.
+#[derive(Debug, Clone)]
+pub enum Record {
+    /// Before the acts.
+    First {
+        /// The new status, where it differs from the one that stands.
+        status: Option<Value>,
+        /// What is to be told once it stands.
+        notices: Vec<Notice>,
+    },
+    /// By a report that comes later.
+    After {
+        /// The decision as that is to tell it.
+        decided: Value,
+    },
 }
 
 /// One write, with what it needs.
@@ -204,7 +223,7 @@ pub struct Outcome {
     pub untold: Option<Value>,
     /// Why it was decided.
     pub reason: String,
-    /// What was to be told once the status is recorded.
+    /// What is to be told now that it stands.
     pub notices: Vec<Notice>,
     /// What landed, by Deployment.
     pub landed: Vec<(String, Landed)>,
@@ -234,12 +253,14 @@ pub struct Writers {
     /// Whether the reports have ended that the last tick found in the way of an act; each was running then.
     awaited: Vec<Arc<AtomicBool>>,
     retries: BTreeMap<String, Retry>,
+    /// What ended while all were waited for.
+    drained: Vec<Outcome>,
 }
 
 /// The writes of a pool that are in flight.
 #[derive(Debug)]
 struct Flight {
-    /// What is being recorded.
+    /// What is remembered as soon as they have begun.
     memory: Memory,
     /// No act follows the status.
     is_report: bool,
@@ -256,7 +277,8 @@ impl Writers {
     /// No writes in flight.
     pub fn new(writer: Arc<Writer>, reader: Reader, last_word: LastWord, clock: Clock, wake: Arc<Notify>) -> Self {
         let (running, busy, retries) = (JoinSet::new(), BTreeMap::new(), BTreeMap::new());
-        Self { writer, reader, last_word, clock, wake, running, busy, awaited: Vec::new(), retries }
+        let (awaited, drained) = (Vec::new(), Vec::new());
+        Self { writer, reader, last_word, clock, wake, running, busy, awaited, retries, drained }
     }
 
     /// Whether a pool's writes may begin: none in flight, and not waiting after a failure.
@@ -302,13 +324,9 @@ impl Writers {
     /// What has ended since the last tick, in the order of pools.
     pub fn ended(&mut self) -> Vec<Outcome> {
         self.awaited.clear();
-        let mut outcomes = Vec::new();
+        let mut outcomes = std::mem::take(&mut self.drained);
         while let Some(ended) = self.running.try_join_next() {
-            match ended {
-                Ok(outcome) => outcomes.push(outcome),
-                // A panic in a write: its pool stays busy for this term, which is safe, and the log has it.
-                Err(error) => tracing::error!(error = %error, "a write ended abnormally"),
-            }
+            outcomes.extend(whole(ended));
         }
         outcomes.sort_by(|a, b| a.pool.cmp(&b.pool));
         for outcome in &outcomes {
@@ -337,12 +355,23 @@ impl Writers {
 
     /// Waits until nothing is in flight; each call has its own deadline.
     pub async fn drain(&mut self) {
-        while self.running.join_next().await.is_some() {}
+        while let Some(ended) = self.running.join_next().await {
+            self.drained.extend(whole(ended));
+        }
+    }
+
+    /// Whether its last writes failed.
+    pub fn has_failed(&self, uid: &str) -> bool {
+        self.retries.contains_key(uid)
     }
 }
 
+/// A panic in a write: its pool stays busy for this term, which is safe, and the log has it.
+fn whole(ended: Result<Outcome, JoinError>) -> Option<Outcome> {
+    ended.inspect_err(|error| tracing::error!(error = %error, "a write ended abnormally")).ok()
+}
+
 async fn carry_out(work: Work, writer: &Writer, reader: &Reader, last_word: &LastWord) -> Outcome {
-    let urgency = if work.acts.is_empty() { Urgency::Report } else { Urgency::Act };
     let mut outcome = Outcome {
         pool: work.pool.clone(),
         uid: work.uid.clone(),
@@ -350,7 +379,7 @@ async fn carry_out(work: Work, writer: &Writer, reader: &Reader, last_word: &Las
         memory: None,
         untold: None,
         reason: work.reason,
-        notices: work.notices,
+        notices: Vec::new(),
         landed: Vec::new(),
         done: Vec::new(),
         reread: Vec::new(),
@@ -358,16 +387,18 @@ async fn carry_out(work: Work, writer: &Writer, reader: &Reader, last_word: &Las
         held: None,
         failure: None,
     };
-    if let Some(status) = work.status {
-        match writer.put_pool_status(&work.pool, &work.uid, &status, urgency).await {
-            Ok(()) => outcome.status = Some(status),
-            Err(error) => {
+    match work.record {
+        Record::First { status: Some(status), notices } => {
+            if let Err(error) = writer.put_pool_status(&work.pool, &work.uid, &status, work.urgency).await {
                 outcome.failure = Some(("status", error));
                 return outcome;
             }
+            (outcome.status, outcome.notices) = (Some(status), notices);
         }
+        Record::First { status: None, .. } => {}
+        Record::After { decided } => outcome.untold = Some(decided),
     }
-    (outcome.memory, outcome.untold) = (Some(work.memory), work.untold);
+    outcome.memory = Some(work.memory);
     for act in work.acts.into_iter().take(INTENTS_MAX) {
         if let Act::Scale { generation, from, ask, .. } = &act
             && found_work(generation, ask, last_word).await

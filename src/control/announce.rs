@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use kitepool_policy::{
-    decision::{ForeignChange, Spared},
+    decision::{ForeignChange, Spared, UnrecordedRaise},
     spec::PoolName,
 };
 
@@ -72,6 +72,16 @@ pub fn foreign(pool: &PoolReference, change: &ForeignChange, who: Option<&str>) 
         change.generation, change.expected, change.found
     );
     Notice { pool: pool.clone(), is_warning: true, reason: "ForeignScale", note }
+}
+
+/// A raise of ours of which nobody had recorded why.
+pub fn unrecorded(pool: &PoolReference, raise: &UnrecordedRaise) -> Notice {
+    let note = format!(
+        "Deployment {} was scaled from {} to {} replicas by a controller that ended before it recorded why; cooldown, step and window \
+         count from now",
+        raise.generation, raise.from, raise.to
+    );
+    Notice { pool: pool.clone(), is_warning: false, reason: "RaiseFound", note }
 }
 
 /// Pods that stand although they were chosen to go, while as many others went.

@@ -15,6 +15,7 @@ impl Term {
             if let Some(status) = outcome.status {
                 self.shared.metrics.wrote("status", "ok");
                 state.now_stands(status);
+                state.recorded = outcome.memory.clone().unwrap_or_default();
                 state.status_written_at = Some(at);
                 state.is_status_unsure = false;
                 outcome.notices.into_iter().for_each(|notice| self.announcer.announce(notice));
@@ -22,8 +23,9 @@ impl Term {
             if let Some(memory) = outcome.memory {
                 state.memory = memory;
             }
-            if !outcome.landed.is_empty() && outcome.untold.is_some() {
-                state.untold = outcome.untold;
+            if let Some(decided) = outcome.untold {
+                state.untold = Some(decided);
+                state.unrecorded_since.get_or_insert(at);
             }
             for (deployment, landed) in outcome.landed {
                 // The answer is better knowledge than the watch: who puts the old number back from here on is somebody else.

@@ -1,6 +1,6 @@
 //! One pool in one tick: what is known of it, and what is carried from tick to tick.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use kitepool_api::{
     Problem,
@@ -31,15 +31,22 @@ use crate::{
     },
 };
 
+/// A raise is recorded by a report, which may come a second after another one and rest for a second while hints come.
+const UNRECORDED_MAX: Duration = Duration::from_secs(2);
+
 /// What is carried from tick to tick. All of it that matters stands in the pool's status as well, or in its Deployment.
 #[derive(Debug)]
 pub struct PoolState {
     /// Which pool.
     pub name: PoolName,
-    /// What the policy remembers, as recorded, or as a report is to record it.
+    /// What the policy remembers.
     pub memory: Memory,
+    /// What of it the status holds.
+    pub recorded: Memory,
     /// The last decision that the status is still to tell.
     pub untold: Option<Value>,
+    /// Since when there is a raise that the status is still to record.
+    pub unrecorded_since: Option<Instant>,
     /// The status as it stands, as far as we wrote or read it.
     status: Value,
     /// The identity in it: each tick asks for it, and looking it up in JSON costs more than keeping it.
@@ -151,10 +158,13 @@ impl PoolState {
     /// From what the cluster says.
     pub fn load(view: &PoolView) -> Self {
         let status = view.status.clone().unwrap_or(Value::Null);
+        let memory = pool_status::memory(&status);
         Self {
             name: view.name.clone(),
-            memory: pool_status::memory(&status),
+            recorded: memory.clone(),
+            memory,
             untold: None,
+            unrecorded_since: None,
             identity: pool_status::identity(&status),
             status,
             reading_age: None,
@@ -186,7 +196,22 @@ impl PoolState {
     pub fn now_stands(&mut self, status: Value) {
         self.identity = pool_status::identity(&status);
         self.status = status;
-        self.untold = None;
+        (self.untold, self.unrecorded_since) = (None, None);
+    }
+
+    /// Whether a raise waits for its record for longer than it should: then that comes first whatever else there is.
+    pub fn is_record_overdue(&self, at: Instant) -> bool {
+        self.unrecorded_since.is_some_and(|since| at.saturating_duration_since(since) >= UNRECORDED_MAX)
+    }
+
+    /// The status that records what is remembered, and is else as it stands.
+    pub fn status_with_memory(&self) -> Value {
+        let mut status = self.status.clone();
+        if let Some(fields) = status.as_object_mut() {
+            fields.insert("memory".to_owned(), serde_json::to_value(&self.memory).unwrap_or_default());
+            fields.extend(self.untold.clone().map(|decided| ("lastDecision".to_owned(), decided)));
+        }
+        status
     }
 
     /// A scale of ours did not land and never will: whatever stands there now is as it was, or somebody else's, also between our

@@ -1,7 +1,11 @@
 //! The status of a pool: what a person would care about, and the policy's memory. No clock in it ticks.
 
 use jiff::Timestamp;
-use kitepool_policy::{decision::Decision, memory::Memory, observation::GoodReading};
+use kitepool_policy::{
+    decision::{Decision, UnrecordedRaise},
+    memory::Memory,
+    observation::GoodReading,
+};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -114,9 +118,10 @@ pub fn build(new: &NewStatus<'_>) -> Value {
 
 /// The last decision that changed something, or in a pool that only observes the one that would.
 fn last_decision(new: &NewStatus<'_>) -> Option<Value> {
-    let before = new.untold.or_else(|| new.before.get("lastDecision"));
+    let before = new.untold.filter(|decided| !decided.is_null()).or_else(|| new.before.get("lastDecision"));
     let Some(decision) = new.decision.filter(|decision| !decision.intents.is_empty()) else {
-        return before.cloned();
+        let found = new.decision.and_then(|decision| decision.unrecorded.first());
+        return found.map(unrecorded).or_else(|| before.cloned());
     };
     let reason = decision.report.deciding().map(|entry| &entry.reason)?;
     let fresh = json!({
@@ -127,6 +132,12 @@ fn last_decision(new: &NewStatus<'_>) -> Option<Value> {
     // A pool that observes would say the same again every tick; only the words it is made of count as a change.
     let same = |old: &Value| ["from", "to", "reason"].iter().all(|key| old.get(key) == fresh.get(key));
     Some(before.filter(|old| same(old)).cloned().unwrap_or_else(|| with_message(fresh, reason.to_string())))
+}
+
+/// A decision of which nobody recorded why.
+fn unrecorded(raise: &UnrecordedRaise) -> Value {
+    let decision = json!({ "from": raise.from, "to": raise.to, "reason": "Unrecorded" });
+    with_message(decision, "a controller scaled it and ended before it recorded why".to_owned())
 }
 
 fn with_message(mut decision: Value, message: String) -> Value {

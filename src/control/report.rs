@@ -1,4 +1,5 @@
-//! When a status is written that no act follows. It tells a person of the pool, and records which pods are to go; no job waits for it.
+//! When a status is written that no act follows. It tells a person of the pool, and records which pods are to go and what was raised; no job
+//! waits for it.
 
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ const REST_MAX: Duration = INTERVAL_MIN;
 pub(super) struct News {
     /// Another status than the one that stands.
     pub(super) has_changed: bool,
+    /// A raise waits for it for too long.
+    pub(super) is_overdue: bool,
     /// Before enough is known.
     pub(super) is_early: bool,
     /// When a status was last written.
@@ -57,6 +60,8 @@ impl Report {
         let rests_until = news.hinted_at.map(|hinted| (hinted + HINTS_SETTLE).min(since + REST_MAX));
         if !news.has_changed {
             Self::NoNews
+        } else if news.is_overdue {
+            Self::Due
         } else if news.is_early || is_recent {
             Self::Later
         } else if let Some(until) = rests_until.filter(|until| at < *until) {
@@ -86,7 +91,7 @@ mod tests {
     }
 
     fn news(hinted_at: Option<Instant>) -> News {
-        News { has_changed: true, is_early: false, written_at: None, hinted_at, rested_since: None }
+        News { has_changed: true, is_overdue: false, is_early: false, written_at: None, hinted_at, rested_since: None }
     }
 
     #[tokio::test(start_paused = true)]
@@ -98,6 +103,9 @@ mod tests {
         assert_eq!(Report::of(&written, at + INTERVAL_MIN), Report::Due);
         assert_eq!(Report::of(&News { has_changed: false, ..written }, at + INTERVAL_MIN), Report::NoNews);
         assert_eq!(Report::of(&News { is_early: true, ..written }, at + INTERVAL_MIN), Report::Later);
+        let overdue = News { is_overdue: true, is_early: true, hinted_at: Some(at), ..written };
+        assert_eq!(Report::of(&overdue, at), Report::Due, "a raise is recorded in any case");
+        assert_eq!(Report::of(&News { has_changed: false, ..overdue }, at), Report::NoNews);
     }
 
     #[tokio::test(start_paused = true)]

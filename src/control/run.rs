@@ -218,9 +218,9 @@ pub async fn run(
         anyhow::Ok(())
     };
     // Not one of them: a tick over many pools takes milliseconds, and what is spawned from a worker's thread may wait until that thread is free
-    // again. From the main one the writes that a tick begins are on their way while it goes on.
+    // again. From the program's first thread, which awaits this, the writes that a tick begins are on their way while it goes on.
     let leading = async {
-        let ended = lead(shared, stop.clone()).await;
+        let ended = Box::pin(lead(shared, stop.clone())).await;
         stop.cancel();
         ended
     };

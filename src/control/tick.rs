@@ -1,8 +1,8 @@
 //! One pass over everything: observe, decide, check, act, record.
 //!
 //! A tick takes no input and keeps no promise to itself: whatever woke it, it looks at all pools again. What it carries from
-//! one to the next is what the status of each pool holds as well (its memory), and what cannot outlive the process (calls in
-//! flight, what they left that the watch has not shown).
+//! one to the next is what the status of each pool holds as well or soon will (its memory), and what cannot outlive the process
+//! (calls in flight, what they left that the watch has not shown).
 //!
 //! ```text
 //!  all pools: valid? token? ─► by queue ─┬─► one queue: observe ─► decide ─► check ─► ask, act ─┬─► what is left over: signs,
@@ -27,7 +27,7 @@ use kitepool_policy::{
 use tokio::{sync::Notify, task::JoinSet, time::Instant};
 
 use super::{
-    act::{Act, Work, Writers},
+    act::{Act, Record, Work, Writers},
     agents, announce, conditions,
     departures::Departures,
     hint_sweep::HintSweep,
@@ -51,7 +51,7 @@ use crate::{
         cell::{Health, NamespaceCells},
         events::{Announcer, Notice},
         read::Reader,
-        write::Writer,
+        write::{Urgency, Writer},
     },
     sense::{probe::ProbeSet, watch::ClusterWatch},
 };
@@ -229,10 +229,31 @@ impl Term {
         is_young && self.watch.namespaces.values().any(is_starting)
     }
 
-    /// Waits for the writes in flight.
+    /// Waits for the writes in flight, and records what they leave to be recorded.
     pub(super) async fn drain(&mut self) {
         self.writers.drain().await;
+        self.take_in_outcomes();
+        self.record_raises();
+        self.writers.drain().await;
         self.signs.drain().await;
+    }
+
+    /// No report will record them any more.
+    fn record_raises(&mut self) {
+        let unrecorded = self.pools.iter().filter(|(_, state)| state.unrecorded_since.is_some());
+        let mut unrecorded: Vec<(&String, &PoolState)> = unrecorded.collect();
+        unrecorded.sort_by(|(_, one), (_, another)| one.name.cmp(&another.name));
+        for (uid, state) in unrecorded {
+            self.writers.begin(Work {
+                pool: state.name.clone(),
+                uid: uid.clone(),
+                record: Record::First { status: Some(state.status_with_memory()), notices: Vec::new() },
+                memory: state.memory.clone(),
+                acts: Vec::new(),
+                reason: String::new(),
+                urgency: Urgency::Act,
+            });
+        }
     }
 
     /// Takes its series away: whoever leads next shows the pools.
@@ -274,7 +295,7 @@ impl Term {
         Vec::new()
     }
 
-    /// Writes what the decision asks for, its memory first where it is not told by the act itself. Calm where there was nothing to write.
+    /// Writes what the decision asks for, its memory first but for a raise. Calm where there was nothing to write.
     fn act(
         &mut self,
         candidate: &Candidate,
@@ -329,25 +350,27 @@ impl Term {
             }
             return next;
         }
-        let is_recorded_after = !acts.is_empty() && decision.is_some_and(|it| it.is_plain_raise(&candidate.memory));
-        let mut work = Work {
+        let Some(state) = self.pools.get(&view.uid) else { return Next::Calm };
+        let at = self.shared.clock.mono();
+        // What failed once is recorded before it is tried again, so that it is told why it fails.
+        let may_follow = !state.is_status_unsure && !state.is_record_overdue(at) && !self.writers.has_failed(&view.uid);
+        let is_plain = decision.is_some_and(|decision| decision.is_plain_raise(&state.recorded));
+        let urgency = if acts.is_empty() && !state.is_record_overdue(at) { Urgency::Report } else { Urgency::Act };
+        let record = if !acts.is_empty() && is_plain && may_follow {
+            Record::After { decided: status.get("lastDecision").cloned().unwrap_or_default() }
+        } else {
+            let notices = self.notices(candidate, decision, &verdict);
+            Record::First { status: has_changed.then_some(status), notices }
+        };
+        self.writers.begin(Work {
             pool: view.name.clone(),
             uid: view.uid.clone(),
-            status: None,
-            untold: None,
+            record,
             memory: memory.clone(),
             acts,
-            notices: Vec::new(),
-            reason: verdict.decided.clone(),
-        };
-        if is_recorded_after {
-            // What else there is to tell, the report will.
-            work.untold = status.get("lastDecision").cloned();
-        } else {
-            work.status = has_changed.then_some(status);
-            work.notices = self.notices(candidate, decision, &verdict);
-        }
-        self.writers.begin(work);
+            reason: verdict.decided,
+            urgency,
+        });
         Next::Soon
     }
 
@@ -363,9 +386,8 @@ impl Term {
             let who = candidate.facts.foreign_scaler_of(&change.generation);
             notices.push(announce::foreign(&about, change, who));
         }
-        notices.extend(
-            decision.iter().flat_map(|decision| &decision.spared).map(|spared| announce::spared(&about, spared)),
-        );
+        notices.extend(decision.iter().flat_map(|it| &it.unrecorded).map(|raise| announce::unrecorded(&about, raise)));
+        notices.extend(decision.iter().flat_map(|it| &it.spared).map(|spared| announce::spared(&about, spared)));
         notices
     }
 
@@ -397,7 +419,8 @@ impl Term {
         let is_early =
             candidate.seen.reading.trouble == Some(Trouble::NotRead) && state.status().get("conditions").is_some();
         let (written_at, rested_since) = (state.status_written_at, state.report_rests_since);
-        let report = Report::of(&News { has_changed, is_early, written_at, hinted_at, rested_since }, at);
+        let is_overdue = state.is_record_overdue(at);
+        let report = Report::of(&News { has_changed, is_overdue, is_early, written_at, hinted_at, rested_since }, at);
         if report == Report::Due && !is_free {
             // It stays due.
             return Some(Next::Soon);
@@ -439,12 +462,11 @@ impl Term {
         self.writers.begin(Work {
             pool: view.name.clone(),
             uid: view.uid.clone(),
-            status: Some(status),
+            record: Record::First { status: Some(status), notices },
             memory: state.memory.clone(),
-            untold: None,
             acts: Vec::new(),
             reason: String::new(),
-            notices,
+            urgency: Urgency::Report,
         });
     }
 

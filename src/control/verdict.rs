@@ -266,8 +266,9 @@ mod tests {
     fn decision(memory: Memory) -> Decision {
         let pool = PoolName { namespace: "ci".to_owned(), name: "linux".to_owned() };
         let report = Report { entries: Vec::new() };
-        let (intents, signs, foreign, spared) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Decision { pool, target: Pods(1), intents, signs, foreign, spared, memory, report }
+        let (intents, signs, foreign, unrecorded, spared) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Decision { pool, target: Pods(1), intents, signs, foreign, unrecorded, spared, memory, report }
     }
 
     fn facts(failing: u32, message: &str) -> GenerationFacts {

@@ -56,12 +56,14 @@ fn a_controller_that_ends_at_any_write_harms_nothing() {
     let points: Vec<(usize, Side)> = (1..=whole.writes).flat_map(sides).collect();
     println!("{} writes, and so {} points", whole.writes, points.len());
     let next = AtomicUsize::new(0);
-    let harmed = Mutex::new(Vec::new());
+    let (harmed, found) = (Mutex::new(Vec::new()), AtomicUsize::new(0));
     thread::scope(|scope| {
         for _ in 0..thread::available_parallelism().map_or(2, usize::from) {
             scope.spawn(|| {
                 while let Some((write, side)) = points.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let outcome = told_until_killed(story.clone(), KillPoint::new(*write, *side));
+                    let tells_of_a_raise = outcome.transcript.iter().any(|line| line.contains("Event RaiseFound"));
+                    found.fetch_add(usize::from(tells_of_a_raise), Ordering::Relaxed);
                     let kills = outcome.transcript.iter().filter(|line| line.contains("the controller is killed"));
                     if kills.count() != 1 || !outcome.wrong.is_empty() {
                         harmed.lock().unwrap().push((*write, *side, outcome.wrong));
@@ -70,6 +72,7 @@ fn a_controller_that_ends_at_any_write_harms_nothing() {
             });
         }
     });
+    assert!(found.into_inner() > 0, "a raise was left without a record, and the next controller told of it");
     let harmed = harmed.into_inner().unwrap();
     assert!(harmed.is_empty(), "of {} points {} do harm: {:#?}", points.len(), harmed.len(), harmed.first());
 }

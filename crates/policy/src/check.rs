@@ -176,7 +176,7 @@ impl<'a> Change<'a> {
     }
 }
 
-/// Each intent is about something that exists as the intent says, and is written down before it is carried out.
+/// Each intent is about something that exists as the intent says, and is in the memory that is recorded with it.
 fn intents_fit(change: &Change<'_>, found: &mut Findings) {
     let Change { pool, decision, .. } = change;
     let mut touched = BTreeSet::new();

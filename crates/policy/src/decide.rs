@@ -108,6 +108,7 @@ fn decide_pool(
         intents: plan.intents,
         signs,
         foreign: audit.foreign,
+        unrecorded: audit.unrecorded,
         spared,
         memory,
         report: report.finish(),
@@ -144,12 +145,11 @@ fn present(pool: &PoolObservation, audit: &Audit, trust: Trust) -> Present {
 /// the pool from growing while it rolls.
 fn charge(memory: &mut Memory, pool: &PoolObservation, aim: Aim, plan: &Plan, now: Timestamp) {
     let (current, spec) = (pool.replicas(), &pool.spec);
-    let begun = Some(Period { start: now, base: current });
     if plan.target > current && aim.goal > current {
-        memory.last_up = Some(now);
-        memory.up_period = limits::running(memory.up_period, spec.scale_up.step, now).or(begun);
+        limits::charge_up(memory, spec.scale_up.step, current, now);
     }
     if plan.target < current {
+        let begun = Some(Period { start: now, base: current });
         memory.last_down = Some(now);
         memory.down_period = limits::running(memory.down_period, spec.scale_down.step, now).or(begun);
     }

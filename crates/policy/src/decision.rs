@@ -2,7 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{memory::Memory, observation::Sign, spec::PoolName, units::Pods};
+use crate::{
+    memory::{Asked, Memory},
+    observation::Sign,
+    spec::PoolName,
+    units::Pods,
+};
 
 pub use crate::reason::Reason;
 
@@ -21,6 +26,9 @@ pub struct Decision {
     pub signs: Vec<SignChange>,
     /// Changes of replicas by somebody else that were noticed just now; each is told once.
     pub foreign: Vec<ForeignChange>,
+    /// Raises of ours that were found without a memory of them; each is told once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unrecorded: Vec<UnrecordedRaise>,
     /// Pods that were chosen and stand although as many went; each is told once.
     pub spared: Vec<Spared>,
     /// To be recorded before the intents are carried out; after them where it [is a plain raise](Self::is_plain_raise).
@@ -31,12 +39,19 @@ pub struct Decision {
 
 impl Decision {
     /// Whether the act is a record of itself: one Deployment of the pool is raised, and nothing else happens. Kubernetes notes who scaled it,
-    /// so whoever finds it raised and no memory of that knows whose doing it is, and goes on from there; `before` is the memory that it
-    /// would find. So a job need not wait until the memory is recorded.
-    pub fn is_plain_raise(&self, before: &Memory) -> bool {
-        let is_raise = matches!(self.intents.as_slice(), [Intent::Scale { from, to, .. }] if to > from);
-        let tells_more = !self.foreign.is_empty() || !self.spared.is_empty() || self.memory.rounds != before.rounds;
-        is_raise && self.memory.asked.len() == 1 && !tells_more
+    /// so whoever finds it raised, and in the status the memory that is `recorded` there, knows whose doing it is and goes on from there.
+    /// So a job need not wait until the memory is recorded.
+    pub fn is_plain_raise(&self, recorded: &Memory) -> bool {
+        let [Intent::Scale { generation, from, to }] = self.intents.as_slice() else { return false };
+        // More than any number that the books would explain, and these are not open for a smaller one.
+        let stands_out = |asked: &Asked| asked.from <= asked.to && asked.to < *to;
+        to > from
+            && self.memory.asked.len() == 1
+            && recorded.asked.get(generation).is_some_and(stands_out)
+            && recorded.rounds == self.memory.rounds
+            && self.foreign.is_empty()
+            && self.unrecorded.is_empty()
+            && self.spared.is_empty()
     }
 }
 
@@ -88,6 +103,18 @@ pub struct ForeignChange {
     pub expected: Pods,
     /// What stood there; zero also when the Deployment was gone.
     pub found: Pods,
+}
+
+/// Replicas that we raised, and of which no memory was recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UnrecordedRaise {
+    /// Of which Deployment.
+    pub generation: String,
+    /// What was recorded.
+    pub from: Pods,
+    /// What stands there.
+    pub to: Pods,
 }
 
 /// The most signs that are put up for one pool in one tick: two seconds of the usual budget of writes, so that a large pool does

@@ -6,7 +6,7 @@
 //!   what stood there       │ our write has not landed      │ decided again, its cooldown is paid for
 //!   what was asked for     │ it landed                     │ remembered as settled
 //!   in between             │ an earlier write of ours      │ remembered as settled
-//!   more, scaled by us     │ ours, and not recorded in time│ remembered as if raised now
+//!   more, scaled by us     │ ours, and not recorded in time│ remembered as if raised now, reported once
 //!   anything else          │ somebody else's               │ reported once; the third in ten minutes: contested
 //!   never asked            │ first seen, or adopted        │ taken as it is
 //! ```
@@ -15,9 +15,9 @@ use jiff::Timestamp;
 
 use crate::{
     age::elapsed,
-    decision::{ForeignChange, Intent},
+    decision::{ForeignChange, Intent, UnrecordedRaise},
     limits,
-    memory::{Asked, CONTESTED_AFTER, CONTESTED_WITHIN, Memory, Period},
+    memory::{Asked, CONTESTED_AFTER, CONTESTED_WITHIN, Memory},
     observation::PoolObservation,
     spec::Mode,
     units::Pods,
@@ -28,6 +28,8 @@ use crate::{
 pub(crate) struct Audit {
     /// Changes by somebody else, each reported once.
     pub foreign: Vec<ForeignChange>,
+    /// Raises of ours without a record, each reported once.
+    pub unrecorded: Vec<UnrecordedRaise>,
     /// What stood before somebody else lowered it.
     pub before_foreign: Option<Pods>,
     /// Growth that was decided and has not landed.
@@ -42,7 +44,6 @@ pub(crate) fn audit(pool: &PoolObservation, memory: &mut Memory, now: Timestamp)
     forget_the_gone(pool, memory);
 
     let mut lost = Pods::ZERO;
-    let mut unrecorded = None;
     for (name, asked) in &mut memory.asked {
         let replicas = pool.generation(name).map_or(Pods::ZERO, |generation| generation.replicas);
         if asked.from != asked.to && asked.from == replicas {
@@ -57,14 +58,16 @@ pub(crate) fn audit(pool: &PoolObservation, memory: &mut Memory, now: Timestamp)
             continue;
         }
         // Where nothing is ever written, every change is somebody else's, and none is news.
-        let is_unrecorded = replicas > asked.to && pool.generation(name).is_some_and(|found| found.scaled_by_us);
-        if !asked.explains(replicas) && is_unrecorded {
-            unrecorded = Some(asked.to);
-            asked.raised_at = Some(now);
-        } else if !asked.explains(replicas) && pool.spec.mode == Mode::Active {
-            let change = ForeignChange { generation: name.clone(), expected: asked.to, found: replicas };
-            lost = lost.plus(change.expected.minus(change.found));
-            audit.foreign.push(change);
+        if !asked.explains(replicas) && pool.spec.mode == Mode::Active {
+            let is_ours = pool.generation(name).is_some_and(|found| found.scaled_by_us);
+            if is_ours && replicas > asked.to {
+                audit.unrecorded.push(UnrecordedRaise { generation: name.clone(), from: asked.to, to: replicas });
+                asked.raised_at = Some(now);
+            } else {
+                let change = ForeignChange { generation: name.clone(), expected: asked.to, found: replicas };
+                lost = lost.plus(change.expected.minus(change.found));
+                audit.foreign.push(change);
+            }
         }
         (asked.from, asked.to) = (replicas, replicas);
     }
@@ -72,8 +75,8 @@ pub(crate) fn audit(pool: &PoolObservation, memory: &mut Memory, now: Timestamp)
         audit.before_foreign = Some(pool.replicas().plus(lost));
     }
     note(&audit.foreign, memory, now);
-    if let Some(base) = unrecorded {
-        make_up_for(base, pool, memory, now);
+    for raise in &audit.unrecorded {
+        make_up_for(raise, pool, memory, now);
     }
 
     for generation in &pool.generations {
@@ -85,15 +88,13 @@ pub(crate) fn audit(pool: &PoolObservation, memory: &mut Memory, now: Timestamp)
     audit
 }
 
-/// The pool was raised from `base`, and whoever did it ended before that was recorded. When it was nobody knows, so a cooldown and a window
-/// count from now: never less than they are.
-fn make_up_for(base: Pods, pool: &PoolObservation, memory: &mut Memory, now: Timestamp) {
-    memory.last_up = Some(now);
-    memory.up_period =
-        limits::running(memory.up_period, pool.spec.scale_up.step, now).or(Some(Period { start: now, base }));
+/// The pool was raised, and whoever did it ended before that was recorded. When it was nobody knows, so cooldown, step and window count from
+/// now: never less than they are.
+fn make_up_for(raise: &UnrecordedRaise, pool: &PoolObservation, memory: &mut Memory, now: Timestamp) {
+    limits::charge_up(memory, pool.spec.scale_up.step, raise.from, now);
     // It was raised because that was wanted.
-    memory.want = memory.want.max(Some(pool.replicas()));
-    let want = memory.want.unwrap_or_default();
+    let want = raise.to.min(pool.spec.limits.max()).max(memory.want.unwrap_or_default());
+    memory.want = Some(want);
     memory.peaks.retain(|peak| peak.want > want);
 }
 

@@ -131,6 +131,12 @@ fn step_of(step: Step, period: Option<Period>, current: Pods, agents_per_pod: Ag
     Stride { base, pods: step.pods(base, agents_per_pod) }
 }
 
+/// Charges growth from `base` to its cooldown and its step.
+pub(crate) fn charge_up(memory: &mut Memory, step: Step, base: Pods, now: Timestamp) {
+    memory.last_up = Some(now);
+    memory.up_period = running(memory.up_period, step, now).or(Some(Period { start: now, base }));
+}
+
 /// The period, if it is not over.
 pub(crate) fn running(period: Option<Period>, step: Step, now: Timestamp) -> Option<Period> {
     period.filter(|period| elapsed(period.start, now) < step.per())

@@ -191,7 +191,8 @@ pub struct Period {
     pub base: Pods,
 }
 
-/// A change of replicas that was decided; recorded before it is written, so that a crash in between is told from a foreign change.
+/// A change of replicas that was decided; recorded before it is written, so that a crash in between is told from a foreign change. A raise
+/// alone is told from that by whose scale it was, and recorded after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Asked {

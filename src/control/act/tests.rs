@@ -65,12 +65,11 @@ fn work(status: Option<Value>, acts: Vec<Act>) -> Work {
     Work {
         pool: PoolName { namespace: "ci".to_owned(), name: "linux".to_owned() },
         uid: "pool".to_owned(),
-        status,
-        untold: None,
+        record: Record::First { status, notices: Vec::new() },
         memory: Memory::default(),
         acts,
         reason: "because".to_owned(),
-        notices: Vec::new(),
+        urgency: Urgency::Act,
     }
 }
 
@@ -142,4 +141,26 @@ async fn a_report_that_no_act_waits_for_and_an_act_before_another_hurry_nobody()
         wake.notified().await;
         assert!(!writers.is_way_free());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_raise_that_records_itself_is_one_write_and_leaves_the_rest_to_a_report() {
+    let (mut writers, written, wake) = writers("idle");
+    let decided = serde_json::json!({ "to": 2 });
+    let record = Record::After { decided: decided.clone() };
+    writers.begin(Work { record, ..work(None, vec![scale("one", 1, 2, &[])]) });
+    let raised = outcome(&mut writers, &wake).await;
+    assert_eq!((raised.status, raised.untold), (None, Some(decided)));
+    assert_eq!((raised.memory, raised.landed.len()), (Some(Memory::default()), 1));
+    assert_eq!(written.lock().unwrap().len(), 1);
+    assert!(!writers.has_failed("pool"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_ends_while_all_is_waited_for_is_taken_in_afterwards() {
+    let (mut writers, _, _) = writers("idle");
+    writers.begin(work(Some(Value::Null), Vec::new()));
+    writers.drain().await;
+    assert_eq!(writers.ended().len(), 1);
+    assert!(writers.is_free("pool"));
 }

@@ -42,7 +42,7 @@ pub(crate) async fn the_schema_and_the_views_of_the_controller_agree(server: &Se
     assert!(view.selects(&labels) && !view.selects(&BTreeMap::new()) && view.created_at.is_some());
     let told = |view: &kitepool::cluster::view::DeploymentView| {
         json!({ "isObserved": view.is_observed, "replicas": view.replicas, "statusReplicas": view.status_replicas,
-                "foreignScaler": view.foreign_scaler, "ownerUid": view.owner_uid, "isDeleting": view.is_deleting })
+                "foreignScaler": view.foreign_scaler, "scaledByUs": view.scaled_by_us, "ownerUid": view.owner_uid, "isDeleting": view.is_deleting })
     };
     transcript.note("a new one", told(&view));
     let scale = server.path(APPS, "deployments/d/scale?fieldManager=person");
@@ -53,6 +53,17 @@ pub(crate) async fn the_schema_and_the_views_of_the_controller_agree(server: &Se
     server.patch(&edit, MERGE, &json!({ "spec": { "replicas": 1 } })).await;
     settled(server, "d", 1).await;
     transcript.note("edited by a person", told(&reader.deployment(&server.namespace, "d").await.unwrap().unwrap()));
+    let ours = server.path(APPS, "deployments/d/scale?fieldManager=kitepool");
+    for (what, path, replicas) in [
+        ("scaled by us", &ours, 3),
+        ("by a person again", &scale, 2),
+        ("by us again", &ours, 3),
+        ("edited again", &edit, 2),
+    ] {
+        server.patch(path, MERGE, &json!({ "spec": { "replicas": replicas } })).await;
+        settled(server, "d", replicas).await;
+        transcript.note(what, told(&reader.deployment(&server.namespace, "d").await.unwrap().unwrap()));
+    }
     assert!(reader.deployment(&server.namespace, "x").await.unwrap().is_none());
 }
 

@@ -17,7 +17,7 @@ use crate::harness::{
     control_plane::{self, ControlPlane},
     controller::Controller,
     eventually,
-    pools::pool,
+    pools::{pool, with},
     proxy::Proxy,
 };
 
@@ -142,6 +142,35 @@ async fn a_right_that_is_missing_is_named_and_used_once_it_is_granted() {
         case.buildkite.jobs("linux", 3);
         case.reaches("linux", 3, Duration::from_secs(40)).await;
         assert!(replica.controller.is_running());
+    })
+    .await;
+}
+
+/// A raise is recorded after it is made: where it cannot be made, there is nothing to wait for.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the control plane: tests/e2e/run"]
+async fn a_raise_that_is_refused_is_told_in_the_condition_and_made_once_it_may() {
+    case("deprived-of-scale", DEADLINE, async |case| {
+        let _replica = case.controller().await;
+        case.create_pool(with(pool("linux"), json!({ "spec": { "scaling": { "min": 1 } } }))).await;
+        case.reaches("linux", 1, SOON).await;
+        let roles: Api<Role> = Api::namespaced(case.admin.clone(), &case.namespace);
+        let role = roles.get(RELEASE).await.expect("the chart's Role");
+        let mut less = role.clone();
+        less.rules.as_mut().expect("rules").retain(|rule| {
+            rule.resources.as_ref().is_none_or(|resources| !resources.contains(&"deployments/scale".to_owned()))
+        });
+        roles.replace(RELEASE, &PostParams::default(), &less).await.expect("the Role can be changed");
+        // Rights are known to the API server a moment later.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        case.buildkite.jobs("linux", 3);
+        let refused = case.condition_for("linux", "Ready", "WriteRefused", SOON).await;
+        assert!(refused.message.contains("scale"), "{refused:?}");
+
+        let fresh = Role { metadata: roles.get(RELEASE).await.expect("the Role").metadata, ..role };
+        roles.replace(RELEASE, &PostParams::default(), &fresh).await.expect("the Role can be changed");
+        case.reaches("linux", 3, Duration::from_secs(40)).await;
+        case.condition_for("linux", "Ready", "Deciding", SOON).await;
     })
     .await;
 }

@@ -26,7 +26,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         |(drawn, count, passes, yes, pool, pause, seconds)| match drawn {
             0..50 => Happening::Jobs { count, passes, events_lost: yes && count > 6 },
             50..54 => Happening::Cancelled { count: 3 },
-            54..58 => Happening::Ends { passes: passes / 8 },
+            54..58 => Happening::Ends,
             58..66 => Happening::Trouble { passes },
             66..72 => Happening::WritesFail { passes: passes / 8 },
             72..76 => Happening::ClockSteps { seconds },

@@ -1,7 +1,9 @@
 //! Our own writes, late ones, and those of somebody else.
 
+use std::collections::BTreeMap;
+
 use kitepool_policy::{
-    decision::{Decision, ForeignChange, Intent},
+    decision::{Decision, ForeignChange, Intent, UnrecordedRaise},
     memory::{Asked, Memory, Round},
     observation::QueueObservation,
     spec::{Mode, ScaleUp},
@@ -28,7 +30,7 @@ fn scaled_by_hand(queue: &mut QueueObservation, replicas: u32) {
 }
 
 #[test]
-fn an_intent_is_recorded_before_it_is_carried_out() {
+fn an_intent_is_remembered_with_its_time() {
     let decision = decide_one(&wanting(7, 2), at(0));
     let expected = Asked { from: Pods(2), to: Pods(7), raised_at: Some(at(0)), lowered_at: None };
     assert_eq!(decision.memory.asked["a"], expected);
@@ -57,10 +59,22 @@ fn raised_without_a_record(to: u32) -> QueueObservation {
 
 #[test]
 fn what_we_raised_and_did_not_record_is_ours_and_as_young_as_can_be() {
-    let decision = decide_one(&raised_without_a_record(7), at(0));
+    let mut queue = raised_without_a_record(7);
+    let decision = decide_one(&queue, at(0));
     assert!(decision.foreign.is_empty() && decision.intents.is_empty());
+    let told = UnrecordedRaise { generation: "a".to_owned(), from: Pods(2), to: Pods(7) };
+    assert_eq!(decision.unrecorded, [told]);
     let expected = Asked { from: Pods(7), to: Pods(7), raised_at: Some(at(0)), lowered_at: None };
     assert_eq!((decision.memory.asked["a"], decision.memory.last_up), (expected, Some(at(0))));
+    remember(&mut queue, &decision);
+    assert!(decide_one(&queue, at(1)).unrecorded.is_empty(), "told once");
+    let mut watching = raised_without_a_record(7);
+    watching.pools[0].spec.mode = Mode::Observe;
+    let decision = decide_one(&watching, at(0));
+    assert!(
+        decision.unrecorded.is_empty() && decision.memory.last_up.is_none(),
+        "one that writes nothing raised nothing"
+    );
 }
 
 #[test]
@@ -114,6 +128,15 @@ fn only_a_raise_alone_is_a_record_of_itself() {
     let chosen = Round { since: at(0), victims: Vec::new(), lowered: None };
     let choice = |decision: &mut Decision| drop(decision.memory.rounds.insert("a".to_owned(), chosen.clone()));
     assert!(!other(&choice), "another choice of pods to go");
+    let open = |from: u32, to: u32| {
+        let mut recorded = before.clone();
+        let asked = Asked { from: Pods(from), to: Pods(to), raised_at: None, lowered_at: None };
+        let _ = recorded.asked.insert("a".to_owned(), asked);
+        raise.is_plain_raise(&recorded)
+    };
+    assert!(open(1, 2) && !open(3, 2) && !open(2, 7) && !open(2, 9), "the books would explain what is found");
+    let unheard_of = Memory { asked: BTreeMap::new(), ..before.clone() };
+    assert!(!raise.is_plain_raise(&unheard_of), "nothing is known of it");
     queue.pools[0].generations[0].replicas = Pods(1);
     let told = decide_one(&queue, at(0));
     assert!(!told.foreign.is_empty() && !told.is_plain_raise(&before), "somebody else's change is told of");

@@ -26,6 +26,8 @@ use crate::build::{agent, at};
 pub(crate) const PASS_SECS: i64 = 5;
 /// A poll every ten seconds, as Buildkite asks for.
 const PASSES_PER_POLL: u32 = 2;
+/// What goes along with no act is recorded once in so many.
+const PASSES_PER_REPORT: u32 = 2;
 
 /// What happens before a pass.
 #[derive(Debug, Clone)]
@@ -38,8 +40,8 @@ pub(crate) enum Happening {
     Trouble { passes: u32 },
     /// No write gets through for so many passes.
     WritesFail { passes: u32 },
-    /// Whatever can be written last is, for so many passes, as by a controller that ends before.
-    Ends { passes: u32 },
+    /// The controller ends, and the next one knows what is recorded.
+    Ends,
     /// Our clock steps by so many seconds, mostly back.
     ClockSteps { seconds: i64 },
     /// Somebody changes the replicas of a pool's newest generation.
@@ -83,6 +85,8 @@ struct Deployment {
     name: String,
     replicas: u32,
     scaled_by_us: bool,
+    /// Somebody else changed its replicas once.
+    is_touched: bool,
     pods: Vec<Pod>,
     is_looping: bool,
     is_muted: bool,
@@ -93,6 +97,8 @@ struct Deployment {
 pub(crate) struct Place {
     pub spec: PoolSpec,
     pub memory: Memory,
+    /// As it stands in the status.
+    recorded: Memory,
     deployments: Vec<Deployment>,
     generation: u32,
     is_broken: bool,
@@ -138,16 +144,20 @@ pub(crate) struct World {
     watch: Watch,
     trouble_for: u32,
     writes_fail_for: u32,
-    /// The controller ends after its first write, in so many passes.
-    ends_for: u32,
     /// The most agents with a job, draining ones left out, for which a decision left no place.
     pub homeless: u32,
 }
 
 impl World {
     pub(crate) fn new(specs: Vec<PoolSpec>, starts_in: u32, lag: usize) -> Self {
-        let place =
-            |spec| Place { spec, memory: Memory::default(), deployments: Vec::new(), generation: 0, is_broken: false };
+        let place = |spec| Place {
+            spec,
+            memory: Memory::default(),
+            recorded: Memory::default(),
+            deployments: Vec::new(),
+            generation: 0,
+            is_broken: false,
+        };
         Self {
             policy: Box::new(decide),
             places: specs.into_iter().map(place).collect(),
@@ -166,7 +176,6 @@ impl World {
             watch: Watch::default(),
             trouble_for: 0,
             writes_fail_for: 0,
-            ends_for: 0,
             homeless: 0,
         }
     }
@@ -213,11 +222,16 @@ impl World {
             Happening::Cancelled { count } => self.queued.truncate(self.queued.len().saturating_sub(count)),
             Happening::Trouble { passes } => self.trouble_for = passes,
             Happening::WritesFail { passes } => self.writes_fail_for = passes,
-            Happening::Ends { passes } => self.ends_for = passes,
+            Happening::Ends => {
+                for place in &mut self.places {
+                    place.memory = place.recorded.clone();
+                }
+            }
             Happening::ClockSteps { seconds } => self.clock_off += seconds,
             Happening::Foreign { pool, replicas } => {
                 if let Some(newest) = self.places[pool % places].deployments.last_mut() {
                     newest.scaled_by_us &= newest.replicas == replicas;
+                    newest.is_touched = true;
                     newest.replicas = replicas;
                 }
             }
@@ -251,7 +265,7 @@ impl World {
 
     /// A script's end: everything that was broken is mended, and a person settles what is contested.
     pub(crate) fn heal(&mut self) {
-        (self.trouble_for, self.writes_fail_for, self.ends_for) = (0, 0, 0);
+        (self.trouble_for, self.writes_fail_for) = (0, 0);
         for place in &mut self.places {
             place.is_broken = false;
             place.spec.pause = Pause::None;
@@ -347,9 +361,8 @@ impl World {
     fn read(&mut self) {
         self.loads.push_front(self.load());
         self.loads.truncate(self.lag + 1);
-        for left in [&mut self.trouble_for, &mut self.writes_fail_for, &mut self.ends_for] {
-            *left = left.saturating_sub(1);
-        }
+        (self.trouble_for, self.writes_fail_for) =
+            (self.trouble_for.saturating_sub(1), self.writes_fail_for.saturating_sub(1));
         if !self.pass.is_multiple_of(PASSES_PER_POLL) {
             return;
         }
@@ -393,9 +406,14 @@ impl World {
         let fails = self.writes_fail_for > 0;
         for decision in decisions {
             let place = self.places.iter_mut().find(|place| place.spec.name == decision.pool).unwrap();
-            // Where the act comes first, an end in between leaves it without a record.
-            if self.ends_for == 0 || !decision.is_plain_raise(&place.memory) {
-                place.memory = decision.memory.clone();
+            let is_recorded_first = !decision.intents.is_empty() && !decision.is_plain_raise(&place.recorded);
+            if is_recorded_first || self.pass.is_multiple_of(PASSES_PER_REPORT) {
+                place.recorded = decision.memory.clone();
+            }
+            place.memory = decision.memory.clone();
+            for change in &decision.foreign {
+                let is_theirs = |of: &Deployment| of.name == change.generation && of.is_touched;
+                assert!(place.deployments.iter().any(is_theirs), "{change:?} is our own doing");
             }
             let pods = place.deployments.iter_mut().flat_map(|deployment| &mut deployment.pods);
             for pod in pods.filter(|_| !fails) {
@@ -409,6 +427,7 @@ impl World {
                         name: generation.clone(),
                         replicas: replicas.0,
                         scaled_by_us: false,
+                        is_touched: false,
                         pods: Vec::new(),
                         is_looping: false,
                         is_muted: false,
