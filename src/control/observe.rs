@@ -9,7 +9,7 @@ use kitepool_policy::{memory::Memory, spec::Mode};
 use super::{
     pool::{PlanInputs, PlanResult, PoolFacts, PoolState},
     pool_status,
-    readings::Seen,
+    readings::{QueueKey, Seen},
     snapshot::{Beside, NamespaceSnapshot},
     tick::Term,
 };
@@ -45,6 +45,12 @@ struct Found {
 pub(super) struct Placed {
     found: Found,
     seen: Seen,
+}
+
+impl Placed {
+    pub(super) fn queue(&self) -> &QueueKey {
+        &self.seen.key
+    }
 }
 
 /// Takes the pools of the next queue, where those of a queue come together; none when all were taken.
@@ -107,7 +113,7 @@ impl Term {
         placed.sort_by(|a, b| a.seen.key.cmp(&b.seen.key));
         // Those that jobs were told for do not wait for the others.
         let (mut placed, others): (Vec<Placed>, Vec<Placed>) =
-            placed.into_iter().partition(|placed| self.hints.concern(&placed.seen.key));
+            placed.into_iter().partition(|placed| self.hints.concern(placed.queue()));
         placed.extend(others);
         (placed, broken)
     }

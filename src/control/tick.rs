@@ -9,6 +9,8 @@
 //!                                        └──────────────── the next queue ◄─────────────────────┘   hints that are over
 //! ```
 //!
+//! A pass in which another hint comes ends early, but no two after each other: all pools are served in every second one.
+//!
 //! Each queue goes the whole way before the next one begins, so that what is known of it is looked up once and is still in the
 //! processor's caches when it is used: with thousands of pools that is most of a tick's time.
 
@@ -33,7 +35,7 @@ use super::{
     hint_sweep::HintSweep,
     hints::HintIndex,
     joined::Joins,
-    observe::{self, Candidate},
+    observe::{self, Candidate, Placed},
     overlay::Overlay,
     pool::{PoolFacts, PoolState, Quiet, owner, reference},
     pool_status::{self, NewStatus},
@@ -96,6 +98,8 @@ pub struct Term {
     pub(super) pools: HashMap<String, PoolState>,
     /// How often all of them were looked at.
     pub(super) passes: u64,
+    /// Whether the last pass was cut short.
+    is_cut: bool,
     pub(super) joins: Joins,
     pub(super) overlay: Overlay,
     watches: Watches,
@@ -147,6 +151,7 @@ impl Term {
             announcer,
             pools,
             passes: 0,
+            is_cut: false,
             joins,
             overlay,
             watches,
@@ -170,14 +175,9 @@ impl Term {
         let (placed, broken) = self.look_around(now);
         let next = Next::calm_if(broken.is_empty());
         let mut pass = Pass { next, signs: Vec::new(), hinted: BTreeMap::new() };
-        let mut rest = placed.into_iter().peekable();
-        loop {
-            let pools = observe::next_queue(&mut rest);
-            if pools.is_empty() {
-                break;
-            }
-            let candidates: Vec<Candidate> = pools.into_iter().filter_map(|placed| self.observe(placed)).collect();
-            self.serve(&candidates, &broken, now, &mut pass);
+        self.is_cut = self.serve_all(placed, &broken, now, &mut pass);
+        if self.is_cut {
+            return Next::Soon;
         }
         for facts in &broken {
             self.report_broken(facts, now);
@@ -192,10 +192,30 @@ impl Term {
         pass.next.min(swept)
     }
 
+    /// All queues, those with hints first. Answers whether it was cut short: with a thousand pools a job that is told of meanwhile would wait
+    /// for all the others, which may wait for the next pass instead. That one is whole.
+    fn serve_all(&mut self, placed: Vec<Placed>, broken: &[PoolFacts], now: Timestamp, pass: &mut Pass) -> bool {
+        let may_be_cut = !self.is_cut;
+        let mut rest = placed.into_iter().peekable();
+        loop {
+            let pools = observe::next_queue(&mut rest);
+            let Some(first) = pools.first() else { return false };
+            if may_be_cut && !self.hints.concern(first.queue()) && self.is_told_more() {
+                return true;
+            }
+            let candidates: Vec<Candidate> = pools.into_iter().filter_map(|placed| self.observe(placed)).collect();
+            self.serve(&candidates, broken, now, pass);
+        }
+    }
+
     /// Whether a job may wait for the next tick: a hint came since the last one, or the way of an act is free.
     pub(super) fn is_urgent(&self) -> bool {
-        // While some wait for the hints that still come, one more is what they wait for.
-        (!self.turns.gathers() && self.hints.lags(&self.watch.namespaces)) || self.writers.is_way_free()
+        self.is_told_more() || self.writers.is_way_free()
+    }
+
+    /// Whether a hint came that this tick did not take in. While some wait for the hints that still come, one more is what they wait for.
+    fn is_told_more(&self) -> bool {
+        !self.turns.gathers() && self.hints.lags(&self.watch.namespaces)
     }
 
     /// One queue, the whole way.
