@@ -81,7 +81,7 @@ pub enum Record {
     /// By a report that comes later.
     After {
         /// The decision as that is to tell it.
-        decided: Value,
+        decided: Option<Value>,
     },
 }
 
@@ -221,6 +221,8 @@ pub struct Outcome {
     pub memory: Option<Memory>,
     /// The decision that a status is still to tell.
     pub untold: Option<Value>,
+    /// A report is to record the memory.
+    pub is_unrecorded: bool,
     /// Why it was decided.
     pub reason: String,
     /// What is to be told now that it stands.
@@ -378,6 +380,7 @@ async fn carry_out(work: Work, writer: &Writer, reader: &Reader, last_word: &Las
         status: None,
         memory: None,
         untold: None,
+        is_unrecorded: false,
         reason: work.reason,
         notices: Vec::new(),
         landed: Vec::new(),
@@ -396,7 +399,7 @@ async fn carry_out(work: Work, writer: &Writer, reader: &Reader, last_word: &Las
             (outcome.status, outcome.notices) = (Some(status), notices);
         }
         Record::First { status: None, .. } => {}
-        Record::After { decided } => outcome.untold = Some(decided),
+        Record::After { decided } => (outcome.untold, outcome.is_unrecorded) = (decided, true),
     }
     outcome.memory = Some(work.memory);
     for act in work.acts.into_iter().take(INTENTS_MAX) {

@@ -64,7 +64,7 @@ impl Term {
             let view = candidate.view();
             let Some(state) = self.pools.get(&view.uid) else { continue };
             let is_recorded = |change: &&SignChange| {
-                let round = state.memory.rounds.get(&change.generation);
+                let round = state.recorded.rounds.get(&change.generation);
                 change.sign != Sign::Leaving || round.is_some_and(|round| round.names(&change.uid))
             };
             wanted.extend(decision.signs.iter().filter(is_recorded).map(|change| Wanted {

@@ -1,5 +1,7 @@
 //! Takes in how the writes of the last ticks ended: what was recorded, what landed, and what is to be told of it.
 
+use kitepool_policy::units::Pods;
+
 use super::{announce, pool::reference, tick::Term};
 use crate::cluster::{client::chain, error::Error};
 
@@ -9,13 +11,12 @@ impl Term {
         let at = self.shared.clock.mono();
         self.take_in_signs();
         for outcome in self.writers.ended() {
-            let refusal = outcome.refusal();
+            let (refusal, mut has_landed) = (outcome.refusal(), false);
             let Some(state) = self.pools.get_mut(&outcome.uid) else { continue };
             state.quiet = None;
             if let Some(status) = outcome.status {
                 self.shared.metrics.wrote("status", "ok");
-                state.now_stands(status);
-                state.recorded = outcome.memory.clone().unwrap_or_default();
+                state.now_stands(status, outcome.memory.clone().unwrap_or_default());
                 state.status_written_at = Some(at);
                 state.is_status_unsure = false;
                 outcome.notices.into_iter().for_each(|notice| self.announcer.announce(notice));
@@ -23,8 +24,8 @@ impl Term {
             if let Some(memory) = outcome.memory {
                 state.memory = memory;
             }
-            if let Some(decided) = outcome.untold {
-                state.untold = Some(decided);
+            if outcome.is_unrecorded {
+                state.untold = outcome.untold;
                 state.unrecorded_since.get_or_insert(at);
             }
             for (deployment, landed) in outcome.landed {
@@ -47,6 +48,14 @@ impl Term {
             }
             if let Some(cells) = self.watch.namespaces.get(&outcome.pool.namespace) {
                 for (name, seen) in outcome.reread {
+                    // The answer to an earlier attempt was lost, and nobody changed it since.
+                    let asked = state.memory.asked.get_mut(&name).filter(|_| outcome.tried.is_some());
+                    if let (Some(asked), Some(seen)) = (asked, &seen)
+                        && (seen.scaled_by_us && Pods(seen.replicas) == asked.to)
+                    {
+                        asked.from = asked.to;
+                        has_landed = true;
+                    }
                     if seen.is_none() {
                         self.overlay.gone(&outcome.uid, &name);
                     }
@@ -61,7 +70,8 @@ impl Term {
                     state.status_written_at = Some(at);
                     continue;
                 }
-                if let (Error::Conflict { .. }, Some((generation, from))) = (&error, &outcome.tried) {
+                if let (Error::Conflict { .. }, Some((generation, from)), false) = (&error, &outcome.tried, has_landed)
+                {
                     state.never_landed(generation, *from);
                 }
                 // It may have landed all the same; the next write says for sure.

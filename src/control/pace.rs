@@ -68,6 +68,12 @@ impl Pace {
     }
 }
 
+/// Whether a pass ends before a queue of which it knows no hint, since another hint came meanwhile: with a thousand pools the job that it tells
+/// of would wait for all of them. Not two passes after each other, so that all are served in every second one.
+pub(super) fn may_end(was_last_cut: bool, is_hinted: bool, is_told_more: impl FnOnce() -> bool) -> bool {
+    !was_last_cut && !is_hinted && is_told_more()
+}
+
 /// Until the next tick: the usual time after the last one if anything wakes us, sooner where it is urgent, and `latest` if nothing is
 /// heard. However often it is woken, it ends: a wake moves its end to the usual time and no further. Answers whether the next tick could
 /// not wait for its usual time.
@@ -162,6 +168,14 @@ mod tests {
             () = pressing => unreachable!(),
         };
         (u64::try_from((now() - start).as_millis()).unwrap(), is_hurried)
+    }
+
+    #[test]
+    fn a_pass_ends_for_a_hint_that_comes_meanwhile_and_the_next_one_is_whole() {
+        assert!(may_end(false, false, || true));
+        assert!(!may_end(false, false, || false), "nothing came");
+        assert!(!may_end(false, true, || true), "those that were told of are served before");
+        assert!(!may_end(true, false, || true), "the others have waited for one pass");
     }
 
     #[tokio::test(start_paused = true)]

@@ -31,7 +31,8 @@ use crate::{
     },
 };
 
-/// A raise is recorded by a report, which may come a second after another one and rest for a second while hints come.
+/// A raise is recorded by a report, which may come a second after another one and rest for a second while hints come. From then on it comes
+/// first whatever else there is.
 const UNRECORDED_MAX: Duration = Duration::from_secs(2);
 
 /// What is carried from tick to tick. All of it that matters stands in the pool's status as well, or in its Deployment.
@@ -192,16 +193,24 @@ impl PoolState {
         self.identity.as_ref()
     }
 
-    /// This status stands now.
-    pub fn now_stands(&mut self, status: Value) {
+    /// This status stands now, with this memory in it.
+    pub fn now_stands(&mut self, status: Value, recorded: Memory) {
+        self.recorded = recorded;
         self.identity = pool_status::identity(&status);
         self.status = status;
         (self.untold, self.unrecorded_since) = (None, None);
     }
 
-    /// Whether a raise waits for its record for longer than it should: then that comes first whatever else there is.
+    /// Whether a raise waits for its record for longer than it should.
     pub fn is_record_overdue(&self, at: Instant) -> bool {
         self.unrecorded_since.is_some_and(|since| at.saturating_duration_since(since) >= UNRECORDED_MAX)
+    }
+
+    /// Whether the decision's act may come before its record. What failed once is recorded before it is tried again, so that its pool tells
+    /// why it fails.
+    pub fn may_record_after(&self, decision: &Decision, has_failed: bool, at: Instant) -> bool {
+        let is_troubled = self.is_status_unsure || self.is_record_overdue(at) || has_failed;
+        !is_troubled && decision.is_plain_raise(&self.recorded)
     }
 
     /// The status that records what is remembered, and is else as it stands.
@@ -332,4 +341,69 @@ impl PoolFacts {
 /// The pool as an Event is about it.
 pub fn reference(pool: &PoolName, uid: &str) -> PoolReference {
     PoolReference { namespace: pool.namespace.clone(), name: pool.name.clone(), uid: uid.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use kitepool_policy::decision::{Intent, Report};
+    use serde_json::json;
+
+    use super::*;
+    use crate::clock::Clock;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn state() -> PoolState {
+        let object = json!({
+            "apiVersion": "kitepool.dev/v1alpha1", "kind": "AgentPool",
+            "metadata": { "name": "linux", "namespace": "ci", "uid": "pool" },
+            "status": { "replicas": { "desired": 2 }, "memory": { "asked": { "a": { "from": 2, "to": 2 } } } },
+        });
+        PoolState::load(&serde_json::from_value::<kube::core::DynamicObject>(object).unwrap().into())
+    }
+
+    /// From two pods to so many.
+    fn scaled(to: u32, state: &PoolState) -> Decision {
+        let mut memory = state.memory.clone();
+        memory.asked.get_mut("a").unwrap().to = Pods(to);
+        Decision {
+            pool: state.name.clone(),
+            target: Pods(to),
+            intents: vec![Intent::Scale { generation: "a".to_owned(), from: Pods(2), to: Pods(to) }],
+            signs: Vec::new(),
+            foreign: Vec::new(),
+            unrecorded: Vec::new(),
+            spared: Vec::new(),
+            memory,
+            report: Report { entries: Vec::new() },
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_raise_is_recorded_after_it_unless_there_was_trouble() {
+        let at = Clock::fixed(jiff::Timestamp::UNIX_EPOCH).mono();
+        let mut state = state();
+        let (raise, lowering) = (scaled(3, &state), scaled(1, &state));
+        assert!(state.may_record_after(&raise, false, at) && !state.may_record_after(&lowering, false, at));
+        assert!(!state.may_record_after(&raise, true, at), "it failed before: then it is told why");
+        state.unrecorded_since = Some(at);
+        assert!(state.may_record_after(&raise, false, at + SECOND));
+        assert!(!state.may_record_after(&raise, false, at + 2 * SECOND), "the one before waits for its record");
+        state.unrecorded_since = None;
+        state.is_status_unsure = true;
+        assert!(!state.may_record_after(&raise, false, at), "nobody knows what is recorded");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_remembered_can_be_recorded_by_itself() {
+        let at = Clock::fixed(jiff::Timestamp::UNIX_EPOCH).mono();
+        let mut state = state();
+        state.memory = scaled(3, &state).memory;
+        (state.untold, state.unrecorded_since) = (Some(json!({ "to": 3 })), Some(at));
+        let status = state.status_with_memory();
+        assert_eq!((&status["memory"]["asked"]["a"]["to"], &status["lastDecision"]), (&json!(3), &json!({ "to": 3 })));
+        assert_eq!(status["replicas"], state.status()["replicas"], "all else as it stands");
+        state.now_stands(status, state.memory.clone());
+        assert_eq!((&state.recorded, &state.untold, state.unrecorded_since), (&state.memory, &None, None));
+    }
 }

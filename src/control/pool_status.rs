@@ -55,7 +55,7 @@ pub struct NewStatus<'a> {
     pub facts: &'a PoolFacts,
     /// The status that stands.
     pub before: &'a Value,
-    /// A later decision than the one in it, which was carried out.
+    /// A later decision than the one in it, of which the acts were begun.
     pub untold: Option<&'a Value>,
     /// Its conditions.
     pub conditions: &'a [Condition],
@@ -118,7 +118,7 @@ pub fn build(new: &NewStatus<'_>) -> Value {
 
 /// The last decision that changed something, or in a pool that only observes the one that would.
 fn last_decision(new: &NewStatus<'_>) -> Option<Value> {
-    let before = new.untold.filter(|decided| !decided.is_null()).or_else(|| new.before.get("lastDecision"));
+    let before = new.untold.or_else(|| new.before.get("lastDecision"));
     let Some(decision) = new.decision.filter(|decision| !decision.intents.is_empty()) else {
         let found = new.decision.and_then(|decision| decision.unrecorded.first());
         return found.map(unrecorded).or_else(|| before.cloned());

@@ -5,7 +5,7 @@
 //!          └─ full: counted, and told in the next line
 //! ```
 //!
-//! Every tick has its line, so `kitepool_policy::violations` can be asked about any stretch of them. A tick that saw and decided
+//! Every tick has its line for each queue that it served, so `kitepool_policy::violations` can be asked about any stretch of them. A tick that saw and decided
 //! what the one before did says only that, since a busy controller ticks twenty times a second or more and most queues are at rest. A
 //! line holds what the policy sees: numbers, names of pools, queues and Deployments, ids and tags of jobs. The policy never
 //! sees a token.

@@ -104,7 +104,8 @@ const SCHEMA_RETRY: Duration = Duration::from_secs(5);
 /// How long nobody contests a lead that nobody contends for: longer than any simulation.
 const ALONE: Duration = Duration::from_hours(24 * 365 * 10);
 
-/// Writes in flight at the end are waited for as long as one may take, and a little for the lease.
+/// Writes in flight at the end are waited for as long as one may take, and a little for the lease and for what they leave to be recorded;
+/// a raise that is not recorded in that time the next one finds.
 const STOP_DEADLINE: Duration = Duration::from_secs(WRITE_DEADLINE.as_secs() + 2);
 
 /// What all terms share.
@@ -375,7 +376,8 @@ async fn lead_a_term(shared: &Shared, lost: &CancellationToken, stop: &Cancellat
             is_hurried = rest => if is_hurried { pace.hurries(shared.clock.mono()) },
         }
     }
-    if tokio::time::timeout(STOP_DEADLINE, term.drain()).await.is_err() {
+    let still_leads = !lost.is_cancelled() && shared.fence.holds();
+    if tokio::time::timeout(STOP_DEADLINE, term.drain(still_leads)).await.is_err() {
         tracing::warn!("writes in flight did not end in time");
     }
     term.end();

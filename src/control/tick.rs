@@ -37,6 +37,7 @@ use super::{
     joined::Joins,
     observe::{self, Candidate, Placed},
     overlay::Overlay,
+    pace,
     pool::{PoolFacts, PoolState, Quiet, owner, reference},
     pool_status::{self, NewStatus},
     queues::{Decided, Queue, Watches},
@@ -177,6 +178,7 @@ impl Term {
         let mut pass = Pass { next, signs: Vec::new(), hinted: BTreeMap::new() };
         self.is_cut = self.serve_all(placed, &broken, now, &mut pass);
         if self.is_cut {
+            self.put_up(pass.signs);
             return Next::Soon;
         }
         for facts in &broken {
@@ -184,23 +186,27 @@ impl Term {
         }
         self.watches.forget_all_but(self.passes);
         self.probes.end_round();
-        if !self.shared.config.is_dry_run {
-            self.signs.put_up(pass.signs);
-        }
+        self.put_up(pass.signs);
         let swept = Next::calm_if(self.sweep_hints(&pass.hinted, now));
         show::board(self);
         pass.next.min(swept)
     }
 
+    fn put_up(&mut self, signs: Vec<Wanted>) {
+        if !self.shared.config.is_dry_run {
+            self.signs.put_up(signs);
+        }
+    }
+
     /// All queues, those with hints first. Answers whether it was cut short: with a thousand pools a job that is told of meanwhile would wait
     /// for all the others, which may wait for the next pass instead. That one is whole.
     fn serve_all(&mut self, placed: Vec<Placed>, broken: &[PoolFacts], now: Timestamp, pass: &mut Pass) -> bool {
-        let may_be_cut = !self.is_cut;
+        let was_cut = self.is_cut;
         let mut rest = placed.into_iter().peekable();
         loop {
             let pools = observe::next_queue(&mut rest);
             let Some(first) = pools.first() else { return false };
-            if may_be_cut && !self.hints.concern(first.queue()) && self.is_told_more() {
+            if pace::may_end(was_cut, self.hints.concern(first.queue()), || self.is_told_more()) {
                 return true;
             }
             let candidates: Vec<Candidate> = pools.into_iter().filter_map(|placed| self.observe(placed)).collect();
@@ -249,12 +255,14 @@ impl Term {
         is_young && self.watch.namespaces.values().any(is_starting)
     }
 
-    /// Waits for the writes in flight, and records what they leave to be recorded.
-    pub(super) async fn drain(&mut self) {
+    /// Waits for the writes in flight, and where we still lead records what they leave to be recorded.
+    pub(super) async fn drain(&mut self, still_leads: bool) {
         self.writers.drain().await;
         self.take_in_outcomes();
-        self.record_raises();
-        self.writers.drain().await;
+        if still_leads {
+            self.record_raises();
+            self.writers.drain().await;
+        }
         self.signs.drain().await;
     }
 
@@ -357,7 +365,7 @@ impl Term {
         }
         if self.shared.config.is_dry_run {
             state.memory = memory.clone();
-            state.now_stands(status);
+            state.now_stands(status, memory.clone());
             return Next::Calm;
         }
         let acts = decision.filter(|_| !is_passive).map(|decision| acts(decision, candidate)).unwrap_or_default();
@@ -371,13 +379,11 @@ impl Term {
             return next;
         }
         let Some(state) = self.pools.get(&view.uid) else { return Next::Calm };
-        let at = self.shared.clock.mono();
-        // What failed once is recorded before it is tried again, so that it is told why it fails.
-        let may_follow = !state.is_status_unsure && !state.is_record_overdue(at) && !self.writers.has_failed(&view.uid);
-        let is_plain = decision.is_some_and(|decision| decision.is_plain_raise(&state.recorded));
-        let urgency = if acts.is_empty() && !state.is_record_overdue(at) { Urgency::Report } else { Urgency::Act };
-        let record = if !acts.is_empty() && is_plain && may_follow {
-            Record::After { decided: status.get("lastDecision").cloned().unwrap_or_default() }
+        let urgency = if acts.is_empty() { Urgency::Report } else { Urgency::Act };
+        let (has_failed, at) = (self.writers.has_failed(&view.uid), self.shared.clock.mono());
+        let is_raise = |decision: &Decision| !acts.is_empty() && state.may_record_after(decision, has_failed, at);
+        let record = if decision.is_some_and(is_raise) {
+            Record::After { decided: status.get("lastDecision").cloned() }
         } else {
             let notices = self.notices(candidate, decision, &verdict);
             Record::First { status: has_changed.then_some(status), notices }

@@ -146,11 +146,11 @@ async fn a_report_that_no_act_waits_for_and_an_act_before_another_hurry_nobody()
 #[tokio::test(start_paused = true)]
 async fn a_raise_that_records_itself_is_one_write_and_leaves_the_rest_to_a_report() {
     let (mut writers, written, wake) = writers("idle");
-    let decided = serde_json::json!({ "to": 2 });
+    let decided = Some(serde_json::json!({ "to": 2 }));
     let record = Record::After { decided: decided.clone() };
     writers.begin(Work { record, ..work(None, vec![scale("one", 1, 2, &[])]) });
     let raised = outcome(&mut writers, &wake).await;
-    assert_eq!((raised.status, raised.untold), (None, Some(decided)));
+    assert_eq!((raised.status, raised.untold, raised.is_unrecorded), (None, decided, true));
     assert_eq!((raised.memory, raised.landed.len()), (Some(Memory::default()), 1));
     assert_eq!(written.lock().unwrap().len(), 1);
     assert!(!writers.has_failed("pool"));

@@ -407,7 +407,7 @@ impl World {
         for decision in decisions {
             let place = self.places.iter_mut().find(|place| place.spec.name == decision.pool).unwrap();
             let is_recorded_first = !decision.intents.is_empty() && !decision.is_plain_raise(&place.recorded);
-            if is_recorded_first || self.pass.is_multiple_of(PASSES_PER_REPORT) {
+            if !fails && (is_recorded_first || self.pass.is_multiple_of(PASSES_PER_REPORT)) {
                 place.recorded = decision.memory.clone();
             }
             place.memory = decision.memory.clone();
