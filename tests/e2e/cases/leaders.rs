@@ -5,15 +5,17 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
+use serde_json::json;
 
 use super::SOON;
 use crate::harness::{
     Case, case,
     case::Replica,
     chart::RELEASE,
-    disturbance::{Treatment, is_lease},
+    disturbance::{Record, Treatment, is_lease},
     eventually,
-    pools::pool,
+    kill_points::{Side, Victims, Write},
+    pools::{pool, with},
 };
 
 const DEADLINE: Duration = Duration::from_mins(3);
@@ -158,6 +160,58 @@ async fn a_leader_that_is_asked_to_end_hands_over_before_its_lease_would_end() {
         held_by(case, 'b', Duration::from_secs(20)).await;
         case.buildkite.jobs("linux", 4);
         case.reaches("linux", 4, SOON).await;
+    })
+    .await;
+}
+
+/// What the status remembers that was asked for.
+async fn recorded(case: &Case, pool: &str) -> Option<u64> {
+    let status = case.pool(pool).await.status().clone();
+    status["memory"]["asked"].as_object()?.values().next()?["to"].as_u64()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the control plane: tests/e2e/run"]
+async fn a_raise_is_recorded_by_who_is_asked_to_end_and_found_after_who_is_killed() {
+    case("unrecorded", DEADLINE, async |case| {
+        case.takes_hints().await;
+        let mut replica = case.replica("a", &[]).await;
+        case.create_pool(with(pool("linux"), json!({ "spec": { "scaling": { "min": 1 } } }))).await;
+        case.condition("linux", "LoadFresh", "True", SOON).await;
+        case.reaches("linux", 1, SOON).await;
+        case.keeps("linux", 1..=1, Duration::from_secs(3)).await;
+        let told = async |reason: &str| case.events("linux").await.iter().any(|(told, _)| told == reason);
+
+        // It ends at once: a report of the raise would rest for longer than that.
+        let raised = Timestamp::now();
+        for job in ["a", "b", "c"] {
+            case.hint("linux", job, raised).await.expect("a hint");
+        }
+        let is_raise = |record: &Record| record.is_scale() && record.status == Some(200);
+        while replica.proxy.latest(is_raise).is_none_or(|record| record.answered.is_none_or(|at| at < raised)) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        replica.controller.terminate();
+        replica.controller.ended(Duration::from_secs(15)).await;
+        let stands = u64::try_from(case.size("linux").await.replicas).expect("no negative number");
+        assert!(stands > 1);
+        assert_eq!(recorded(case, "linux").await, Some(stands));
+        replica.start_again();
+        held_by(case, 'a', TAKEOVER).await;
+        case.keeps("linux", 1..=3, Duration::from_secs(3)).await;
+        assert!(!told("RaiseFound").await && !told("ForeignScale").await);
+
+        let raise = Write::Act("scale generation 1 up".to_owned());
+        replica.kill_at(Side::After, Victims::These([raise].into()));
+        case.buildkite.jobs("linux", 5);
+        replica.controller.ended(SOON).await;
+        replica.start_again();
+        eventually("the raise is found and told of", TAKEOVER, async || {
+            let last = case.pool("linux").await.status()["lastDecision"].clone();
+            if told("RaiseFound").await { Ok(()) } else { Err(last.to_string()) }
+        })
+        .await;
+        assert!(!told("ForeignScale").await);
     })
     .await;
 }
