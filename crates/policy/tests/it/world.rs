@@ -84,9 +84,9 @@ impl Pod {
 struct Deployment {
     name: String,
     replicas: u32,
-    scaled_by_us: bool,
-    /// Somebody else changed its replicas once.
-    is_touched: bool,
+    /// The pass in which we last scaled it, and the one in which somebody else last did.
+    scaled_in: Option<u32>,
+    touched_in: Option<u32>,
     pods: Vec<Pod>,
     is_looping: bool,
     is_muted: bool,
@@ -230,8 +230,9 @@ impl World {
             Happening::ClockSteps { seconds } => self.clock_off += seconds,
             Happening::Foreign { pool, replicas } => {
                 if let Some(newest) = self.places[pool % places].deployments.last_mut() {
-                    newest.scaled_by_us &= newest.replicas == replicas;
-                    newest.is_touched = true;
+                    if newest.replicas != replicas {
+                        newest.touched_in = Some(self.pass);
+                    }
                     newest.replicas = replicas;
                 }
             }
@@ -412,7 +413,7 @@ impl World {
             }
             place.memory = decision.memory.clone();
             for change in &decision.foreign {
-                let is_theirs = |of: &Deployment| of.name == change.generation && of.is_touched;
+                let is_theirs = |of: &Deployment| of.name == change.generation && of.touched_in.is_some();
                 assert!(place.deployments.iter().any(is_theirs), "{change:?} is our own doing");
             }
             let pods = place.deployments.iter_mut().flat_map(|deployment| &mut deployment.pods);
@@ -426,8 +427,8 @@ impl World {
                     Intent::Create { generation, replicas } => place.deployments.push(Deployment {
                         name: generation.clone(),
                         replicas: replicas.0,
-                        scaled_by_us: false,
-                        is_touched: false,
+                        scaled_in: None,
+                        touched_in: None,
                         pods: Vec::new(),
                         is_looping: false,
                         is_muted: false,
@@ -437,7 +438,7 @@ impl World {
                         let found = place.deployments.iter_mut().find(|found| found.name == *generation).unwrap();
                         assert_eq!(found.replicas, from.0, "the precondition of the write");
                         found.replicas = to.0;
-                        found.scaled_by_us = true;
+                        found.scaled_in = Some(self.pass);
                     }
                     Intent::Delete { generation } => {
                         let index = place.deployments.iter().position(|found| found.name == *generation).unwrap();
@@ -526,7 +527,8 @@ fn observed(place: &Place, starts_in: u32, asked_at: Timestamp) -> PoolObservati
             name: deployment.name.clone(),
             adopted: false,
             replicas: Pods(deployment.replicas),
-            scaled_by_us: deployment.scaled_by_us,
+            // A pass begins with what others do, and ends with what we do.
+            scaled_by_us: deployment.scaled_in.is_some() && deployment.scaled_in >= deployment.touched_in,
             settled: pods.living() == Pods(deployment.replicas),
             pods,
             agents: deployment.pods.iter().map(listed).collect(),
