@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 
 use kitepool_policy::{
-    decision::{ForeignChange, Spared, UnrecordedRaise},
+    decision::{Decision, ForeignChange, Spared, UnrecordedRaise},
     spec::PoolName,
 };
+use serde_json::Value;
 
 use super::{
     act::Act,
-    conditions::Condition,
+    conditions::{self, Condition},
     departures::{Cause, Departure},
     hints::Unmatched,
+    pool::PoolFacts,
 };
 use crate::{
     cluster::events::{Notice, PoolReference},
@@ -72,6 +74,20 @@ pub fn foreign(pool: &PoolReference, change: &ForeignChange, who: Option<&str>) 
         change.generation, change.expected, change.found
     );
     Notice { pool: pool.clone(), is_warning: true, reason: "ForeignScale", note }
+}
+
+/// The conditions that are others than in the status that stands.
+pub fn news(pool: &PoolReference, stands: &Value, conditions: &[Condition]) -> Vec<Notice> {
+    let news = conditions::news(stands.get("conditions"), conditions);
+    news.into_iter().map(|changed| condition(pool, changed)).collect()
+}
+
+/// What a decision found that nobody decided; each is told once.
+pub fn found(pool: &PoolReference, decision: &Decision, facts: &PoolFacts) -> Vec<Notice> {
+    let others =
+        decision.foreign.iter().map(|change| foreign(pool, change, facts.foreign_scaler_of(&change.generation)));
+    let ours = decision.unrecorded.iter().map(|raise| unrecorded(pool, raise));
+    others.chain(ours).chain(decision.spared.iter().map(|stand| spared(pool, stand))).collect()
 }
 
 /// A raise of ours of which nobody had recorded why.

@@ -1,9 +1,15 @@
-//! Takes in how the writes of the last ticks ended: what was recorded, what landed, and what is to be told of it.
+//! Takes in how the writes of the last ticks ended: what was recorded, what landed, and what is to be told of it; and at the end records what
+//! they leave.
 
 use kitepool_policy::units::Pods;
 
-use super::{announce, pool::reference, tick::Term};
-use crate::cluster::{client::chain, error::Error};
+use super::{
+    act::{Record, Work},
+    announce,
+    pool::{PoolState, reference},
+    tick::Term,
+};
+use crate::cluster::{client::chain, error::Error, write::Urgency};
 
 impl Term {
     /// Takes in how the writes of the last ticks ended.
@@ -78,6 +84,35 @@ impl Term {
                 state.is_status_unsure |= verb == "status";
                 tracing::warn!(pool = %outcome.pool, verb, error = chain(&error), "write failed; deciding again");
             }
+        }
+    }
+
+    /// Waits for the writes in flight, and where we still lead records what they leave to be recorded.
+    pub(super) async fn drain(&mut self, still_leads: bool) {
+        self.writers.drain().await;
+        self.take_in_outcomes();
+        if still_leads {
+            self.record_raises();
+            self.writers.drain().await;
+        }
+        self.signs.drain().await;
+    }
+
+    /// No report will record them any more.
+    fn record_raises(&mut self) {
+        let unrecorded = self.pools.iter().filter(|(_, state)| state.unrecorded_since.is_some());
+        let mut unrecorded: Vec<(&String, &PoolState)> = unrecorded.collect();
+        unrecorded.sort_by(|(_, one), (_, another)| one.name.cmp(&another.name));
+        for (uid, state) in unrecorded {
+            self.writers.begin(Work {
+                pool: state.name.clone(),
+                uid: uid.clone(),
+                record: Record::First { status: Some(state.status_with_memory()), notices: Vec::new() },
+                memory: state.memory.clone(),
+                acts: Vec::new(),
+                reason: String::new(),
+                urgency: Urgency::Act,
+            });
         }
     }
 }

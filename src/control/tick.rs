@@ -30,7 +30,7 @@ use tokio::{sync::Notify, task::JoinSet, time::Instant};
 
 use super::{
     act::{Act, Record, Work, Writers},
-    agents, announce, conditions,
+    agents, announce,
     departures::Departures,
     hint_sweep::HintSweep,
     hints::HintIndex,
@@ -47,12 +47,12 @@ use super::{
     show,
     signs::{Signs, Wanted},
     turns::{Turns, Waiting},
-    verdict::{self, Verdict},
+    verdict,
 };
 use crate::{
     cluster::{
         cell::{Health, NamespaceCells},
-        events::{Announcer, Notice},
+        events::Announcer,
         read::Reader,
         write::{Urgency, Writer},
     },
@@ -255,35 +255,6 @@ impl Term {
         is_young && self.watch.namespaces.values().any(is_starting)
     }
 
-    /// Waits for the writes in flight, and where we still lead records what they leave to be recorded.
-    pub(super) async fn drain(&mut self, still_leads: bool) {
-        self.writers.drain().await;
-        self.take_in_outcomes();
-        if still_leads {
-            self.record_raises();
-            self.writers.drain().await;
-        }
-        self.signs.drain().await;
-    }
-
-    /// No report will record them any more.
-    fn record_raises(&mut self) {
-        let unrecorded = self.pools.iter().filter(|(_, state)| state.unrecorded_since.is_some());
-        let mut unrecorded: Vec<(&String, &PoolState)> = unrecorded.collect();
-        unrecorded.sort_by(|(_, one), (_, another)| one.name.cmp(&another.name));
-        for (uid, state) in unrecorded {
-            self.writers.begin(Work {
-                pool: state.name.clone(),
-                uid: uid.clone(),
-                record: Record::First { status: Some(state.status_with_memory()), notices: Vec::new() },
-                memory: state.memory.clone(),
-                acts: Vec::new(),
-                reason: String::new(),
-                urgency: Urgency::Act,
-            });
-        }
-    }
-
     /// Takes its series away: whoever leads next shows the pools.
     pub(super) fn end(&mut self) {
         self.forget_all_but(self.passes.wrapping_add(1), &BTreeSet::new());
@@ -385,7 +356,9 @@ impl Term {
         let record = if decision.is_some_and(is_raise) {
             Record::After { decided: status.get("lastDecision").cloned() }
         } else {
-            let notices = self.notices(candidate, decision, &verdict);
+            let about = reference(&view.name, &view.uid);
+            let mut notices = announce::news(&about, state.status(), &verdict.conditions);
+            notices.extend(decision.into_iter().flat_map(|it| announce::found(&about, it, &candidate.facts)));
             Record::First { status: has_changed.then_some(status), notices }
         };
         self.writers.begin(Work {
@@ -398,23 +371,6 @@ impl Term {
             urgency,
         });
         Next::Soon
-    }
-
-    /// What is to be told when a status stands that says this.
-    fn notices(&self, candidate: &Candidate, decision: Option<&Decision>, verdict: &Verdict) -> Vec<Notice> {
-        let view = candidate.view();
-        let about = reference(&view.name, &view.uid);
-        let stood = self.pools.get(&view.uid).and_then(|state| state.status().get("conditions"));
-        let news = conditions::news(stood, &verdict.conditions);
-        let mut notices: Vec<Notice> =
-            news.into_iter().map(|condition| announce::condition(&about, condition)).collect();
-        for change in decision.iter().flat_map(|decision| &decision.foreign) {
-            let who = candidate.facts.foreign_scaler_of(&change.generation);
-            notices.push(announce::foreign(&about, change, who));
-        }
-        notices.extend(decision.iter().flat_map(|it| &it.unrecorded).map(|raise| announce::unrecorded(&about, raise)));
-        notices.extend(decision.iter().flat_map(|it| &it.spared).map(|spared| announce::spared(&about, spared)));
-        notices
     }
 
     /// When to look again at a pool of which nothing is to be written now, calm where its status stands already; `None`: it is.
@@ -483,8 +439,7 @@ impl Term {
             return;
         }
         let about = reference(&view.name, &view.uid);
-        let news = conditions::news(state.status().get("conditions"), &conditions);
-        let notices = news.into_iter().map(|condition| announce::condition(&about, condition)).collect();
+        let notices = announce::news(&about, state.status(), &conditions);
         self.writers.begin(Work {
             pool: view.name.clone(),
             uid: view.uid.clone(),
