@@ -108,25 +108,37 @@ async fn an_api_server_that_is_away_or_refuses_the_token_is_told_while_the_contr
     .await;
 }
 
+/// Takes the controller's rights on this resource away. Answers the Role as it was.
+async fn without_right(case: &Case, resource: &str) -> Role {
+    let roles: Api<Role> = Api::namespaced(case.admin.clone(), &case.namespace);
+    let role = roles.get(RELEASE).await.expect("the chart's Role");
+    let mut less = role.clone();
+    less.rules
+        .as_mut()
+        .expect("rules")
+        .retain(|rule| rule.resources.iter().flatten().all(|granted| granted != resource));
+    roles.replace(RELEASE, &PostParams::default(), &less).await.expect("the Role can be changed");
+    role
+}
+
+async fn give_back(case: &Case, role: Role) {
+    let roles: Api<Role> = Api::namespaced(case.admin.clone(), &case.namespace);
+    let fresh = Role { metadata: roles.get(RELEASE).await.expect("the Role").metadata, ..role };
+    roles.replace(RELEASE, &PostParams::default(), &fresh).await.expect("the Role can be changed");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the control plane: tests/e2e/run"]
 async fn a_right_that_is_missing_is_named_and_used_once_it_is_granted() {
     // The name tells the comparison of rights that refusals are meant here.
     case("deprived", DEADLINE, async |case| {
-        let roles: Api<Role> = Api::namespaced(case.admin.clone(), &case.namespace);
-        let role = roles.get(RELEASE).await.expect("the chart's Role");
-        let mut less = role.clone();
-        less.rules.as_mut().expect("rules").retain(|rule| {
-            rule.resources.as_ref().is_none_or(|resources| !resources.contains(&"deployments".to_owned()))
-        });
-        roles.replace(RELEASE, &PostParams::default(), &less).await.expect("the Role can be changed");
+        let role = without_right(case, "deployments").await;
 
         let mut replica = case.controller().await;
         says(&replica.controller, &["deployments", "cannot be read", "Role"], Duration::from_secs(30)).await;
         assert!(replica.controller.is_running());
 
-        let fresh = Role { metadata: roles.get(RELEASE).await.expect("the Role").metadata, ..role };
-        roles.replace(RELEASE, &PostParams::default(), &fresh).await.expect("the Role can be changed");
+        give_back(case, role).await;
         works(case).await;
 
         // Taken away under a running controller: what it knows stays, and the condition of its work is told.
@@ -154,21 +166,14 @@ async fn a_raise_that_is_refused_is_told_in_the_condition_and_made_once_it_may()
         let _replica = case.controller().await;
         case.create_pool(with(pool("linux"), json!({ "spec": { "scaling": { "min": 1 } } }))).await;
         case.reaches("linux", 1, SOON).await;
-        let roles: Api<Role> = Api::namespaced(case.admin.clone(), &case.namespace);
-        let role = roles.get(RELEASE).await.expect("the chart's Role");
-        let mut less = role.clone();
-        less.rules.as_mut().expect("rules").retain(|rule| {
-            rule.resources.as_ref().is_none_or(|resources| !resources.contains(&"deployments/scale".to_owned()))
-        });
-        roles.replace(RELEASE, &PostParams::default(), &less).await.expect("the Role can be changed");
+        let role = without_right(case, "deployments/scale").await;
         // Rights are known to the API server a moment later.
         tokio::time::sleep(Duration::from_secs(2)).await;
         case.buildkite.jobs("linux", 3);
         let refused = case.condition_for("linux", "Ready", "WriteRefused", SOON).await;
         assert!(refused.message.contains("scale"), "{refused:?}");
 
-        let fresh = Role { metadata: roles.get(RELEASE).await.expect("the Role").metadata, ..role };
-        roles.replace(RELEASE, &PostParams::default(), &fresh).await.expect("the Role can be changed");
+        give_back(case, role).await;
         case.reaches("linux", 3, Duration::from_secs(40)).await;
         case.condition_for("linux", "Ready", "Deciding", SOON).await;
     })
